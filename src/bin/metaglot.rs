@@ -1,0 +1,4 @@
+//! The `metaglot` program.
+#![forbid(unsafe_code)]
+
+fn main() {}
