@@ -1,5 +1,16 @@
 //! metaglot: few-shot learning of text tasks in new languages.
 
+mod dtype;
 mod error;
+mod rng;
+mod view;
 
+pub mod backend;
+pub mod cpu;
+pub mod meta;
+pub mod model;
+
+pub use dtype::{Dtype, Element};
 pub use error::{Error, Result};
+pub use rng::{Purpose, Rng};
+pub use view::{Bags, MatMut, MatRef};

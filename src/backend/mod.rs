@@ -1,0 +1,11 @@
+//! Between the kernels and the mathematics: checked entry points, and memory that is planned once.
+//!
+//! A [`Lane`] is one thread's way to the kernels: the operations of one element type and the packing space they need.
+//! Everything to the right of this module is written as calls to a lane (one thread's work) or to a
+//! [`Team`] of lanes (work that is spread over all threads), and holds no unsafe code.
+
+mod ops;
+mod workspace;
+
+pub use ops::{Lane, Team};
+pub(crate) use workspace::{matrix, matrix_mut, take};

@@ -1,0 +1,496 @@
+//! Checked entry points: sizes are compared here, once, then one unsafe call is made.
+
+use std::ops::Range;
+
+use crate::cpu::contract::{AdamwStep, Epilogue, Ops};
+use crate::cpu::{Cpu, GemmOperands, KernelElement, gemm, pack_len};
+use crate::error::{Error, Result};
+use crate::view::{Bags, MatMut, MatRef};
+
+/// One thread's way to the kernels: operations of element type `T` and their packing space.
+pub struct Lane<T: KernelElement> {
+    ops: &'static Ops<T>,
+    pack: Vec<T>,
+    index: usize,
+    lanes: usize,
+}
+
+/// What a product does with its result: `alpha * sum + beta * c`, plus a bias a column, then ReLU.
+#[derive(Clone, Copy)]
+struct Finish<'a, T> {
+    alpha: T,
+    beta: T,
+    bias: Option<&'a [T]>,
+    relu: bool,
+}
+
+/// Which operand of a product is read transposed.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Nn,
+    Nt,
+    Tn,
+}
+
+impl Form {
+    fn op(self) -> &'static str {
+        match self {
+            Form::Nn => "gemm_nn",
+            Form::Nt => "gemm_nt",
+            Form::Tn => "gemm_tn",
+        }
+    }
+}
+
+fn check_len(op: &'static str, what: &str, found: usize, wanted: usize) -> Result<()> {
+    if found == wanted {
+        return Ok(());
+    }
+    Err(Error::shape(op, format!("{what} has {found} elements but {wanted} are needed")))
+}
+
+/// Compares the shapes of `op(a) op(b)` and `c` and lowers the product to pointers and strides.
+fn operands<T: KernelElement>(
+    form: Form,
+    a: &MatRef<T>,
+    b: &MatRef<T>,
+    c: &mut MatMut<T>,
+    finish: Finish<T>,
+) -> Result<GemmOperands<T>> {
+    let (m, ka, a_rs, a_cs) = match form {
+        Form::Tn => (a.cols(), a.rows(), 1, a.ld()),
+        _ => (a.rows(), a.cols(), a.ld(), 1),
+    };
+    let (kb, n, b_rs, b_cs) = match form {
+        Form::Nt => (b.cols(), b.rows(), 1, b.ld()),
+        _ => (b.rows(), b.cols(), b.ld(), 1),
+    };
+    if ka != kb || c.rows() != m || c.cols() != n {
+        let [ar, ac, br, bc] = [a.rows(), a.cols(), b.rows(), b.cols()];
+        let inner = if ka == kb { "the result must be" } else { "the inner sizes must match and the result be" };
+        let detail = format!("a is {ar}x{ac}, b is {br}x{bc}, c is {}x{}; {inner} {m}x{n}", c.rows(), c.cols());
+        return Err(Error::shape(form.op(), detail));
+    }
+    if let Some(bias) = finish.bias {
+        check_len(form.op(), "the bias", bias.len(), n)?;
+    }
+    let epilogue = Epilogue {
+        alpha: finish.alpha,
+        beta: finish.beta,
+        bias: finish.bias.map_or(std::ptr::null(), <[T]>::as_ptr),
+        relu: finish.relu,
+    };
+    let (a, b, c_rs, c) = (a.as_ptr(), b.as_ptr(), c.ld(), c.as_mut_ptr());
+    Ok(GemmOperands { m, n, k: ka, a, a_rs, a_cs, b, b_rs, b_cs, c, c_rs, epilogue })
+}
+
+impl<T: KernelElement> Lane<T> {
+    /// A lane of its own, with packing space for the largest product blocks.
+    pub fn new(cpu: &Cpu) -> Self {
+        Self::with_index(cpu, 0, 1)
+    }
+
+    fn with_index(cpu: &Cpu, index: usize, lanes: usize) -> Self {
+        let ops = cpu.ops::<T>();
+        let pack = vec![T::ZERO; pack_len(&ops.gemm, usize::MAX / 2, usize::MAX / 2)];
+        Self { ops, pack, index, lanes }
+    }
+
+    /// Bytes of packing space.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.pack[..])
+    }
+
+    fn product(&mut self, form: Form, a: MatRef<T>, b: MatRef<T>, mut c: MatMut<T>, finish: Finish<T>) -> Result<()> {
+        let g = operands(form, &a, &b, &mut c, finish)?;
+        // SAFETY: the views are valid and `operands` compared their sizes; `c` is borrowed mutably, so it overlaps
+        // nothing; the table was handed out for this machine; the packing space holds the largest block.
+        unsafe { gemm(&self.ops.gemm, &g, &mut self.pack) };
+        Ok(())
+    }
+
+    /// `c = alpha * a b + beta * c` with a: m x k, b: k x n, c: m x n.
+    pub fn gemm_nn(&mut self, alpha: T, a: MatRef<T>, b: MatRef<T>, beta: T, c: MatMut<T>) -> Result<()> {
+        self.product(Form::Nn, a, b, c, Finish { alpha, beta, bias: None, relu: false })
+    }
+
+    /// `c = alpha * a b^T + beta * c` with a: m x k, b: n x k, c: m x n.
+    pub fn gemm_nt(&mut self, alpha: T, a: MatRef<T>, b: MatRef<T>, beta: T, c: MatMut<T>) -> Result<()> {
+        self.product(Form::Nt, a, b, c, Finish { alpha, beta, bias: None, relu: false })
+    }
+
+    /// `c = alpha * a^T b + beta * c` with a: k x m, b: k x n, c: m x n.
+    pub fn gemm_tn(&mut self, alpha: T, a: MatRef<T>, b: MatRef<T>, beta: T, c: MatMut<T>) -> Result<()> {
+        self.product(Form::Tn, a, b, c, Finish { alpha, beta, bias: None, relu: false })
+    }
+
+    /// A layer: `dst = src w^T + bias`, then ReLU if `relu`; src: m x in, w: out x in, bias: out, dst: m x out.
+    pub fn linear(&mut self, src: MatRef<T>, w: MatRef<T>, bias: &[T], relu: bool, dst: MatMut<T>) -> Result<()> {
+        self.product(Form::Nt, src, w, dst, Finish { alpha: T::ONE, beta: T::ZERO, bias: Some(bias), relu })
+    }
+
+    /// `dst = a b^T + 1`: the Gram matrix of two dense sets of rows, the 1 carrying the bias; dst: m x n.
+    pub fn gram(&mut self, a: MatRef<T>, b: MatRef<T>, mut dst: MatMut<T>) -> Result<()> {
+        for i in 0..dst.rows() {
+            dst.row_mut(i).fill(T::ONE);
+        }
+        self.gemm_nt(T::ONE, a, b, T::ONE, dst)
+    }
+
+    /// `dst[i][j] = a_i . b_j + 1` for rows `ra` of bags `a` and `rb` of `b`; symmetric halves are computed once
+    /// where both are the same rows.
+    pub fn gram_bags(
+        &mut self,
+        a: &Bags<T>,
+        ra: Range<usize>,
+        b: &Bags<T>,
+        rb: Range<usize>,
+        symmetric: bool,
+        dst: &mut MatMut<T>,
+    ) -> Result<()> {
+        if dst.rows() != ra.len() || dst.cols() != rb.len() || ra.end > a.rows() || rb.end > b.rows() {
+            let detail = format!("{} by {} rows do not fill {}x{}", ra.len(), rb.len(), dst.rows(), dst.cols());
+            return Err(Error::shape("gram_bags", detail));
+        }
+        for i in 0..ra.len() {
+            let (ta, wa) = a.row(ra.start + i);
+            let from = if symmetric { i } else { 0 };
+            for j in from..rb.len() {
+                let (tb, wb) = b.row(rb.start + j);
+                // SAFETY: the slices are valid for their lengths and a bag has as many weights as tokens.
+                let dot = unsafe {
+                    (self.ops.bag_dot)(ta.len(), ta.as_ptr(), wa.as_ptr(), tb.len(), tb.as_ptr(), wb.as_ptr())
+                };
+                dst.row_mut(i)[j] = dot + T::ONE;
+                if symmetric && j > i {
+                    dst.row_mut(j)[i] = dot + T::ONE;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `dst = init + sum over j of weights[j] * table[index[j]]`, rows of `table` as long as `dst`.
+    pub fn gather_sum(
+        &mut self,
+        index: &[u32],
+        weights: &[T],
+        table: MatRef<T>,
+        init: Option<&[T]>,
+        dst: &mut [T],
+    ) -> Result<()> {
+        check_len("gather_sum", "the weights", weights.len(), index.len())?;
+        check_len("gather_sum", "the result", dst.len(), table.cols())?;
+        check_len("gather_sum", "the start", init.map_or(dst.len(), <[T]>::len), dst.len())?;
+        if let Some(&bad) = index.iter().find(|&&i| i as usize >= table.rows()) {
+            return Err(Error::shape("gather_sum", format!("row {bad} of a table of {} rows", table.rows())));
+        }
+        let init = init.map_or(std::ptr::null(), <[T]>::as_ptr);
+        // SAFETY: lengths and every index were compared above; `dst` is borrowed mutably, so it overlaps nothing.
+        unsafe {
+            (self.ops.gather_sum)(
+                index.len(),
+                index.as_ptr(),
+                weights.as_ptr(),
+                table.as_ptr(),
+                table.ld(),
+                dst.len(),
+                init,
+                dst.as_mut_ptr(),
+            );
+        }
+        Ok(())
+    }
+
+    /// `dst[i] = max(src[i], 0)`.
+    pub fn relu(&mut self, src: &[T], dst: &mut [T]) -> Result<()> {
+        check_len("relu", "the result", dst.len(), src.len())?;
+        // SAFETY: both have the same length and do not overlap.
+        unsafe { (self.ops.relu)(src.len(), src.as_ptr(), dst.as_mut_ptr()) };
+        Ok(())
+    }
+
+    /// Zeroes `d[i]` where the ReLU's output `a[i]` is not positive.
+    pub fn relu_mask(&mut self, a: &[T], d: &mut [T]) -> Result<()> {
+        check_len("relu_mask", "the gradient", d.len(), a.len())?;
+        // SAFETY: both have the same length and do not overlap.
+        unsafe { (self.ops.relu_mask)(a.len(), a.as_ptr(), d.as_mut_ptr()) };
+        Ok(())
+    }
+
+    /// Softmax cross-entropy of one row of logits against `target`: returns the loss, writes the softmax `p` and the
+    /// gradient `dz = scale * (p - onehot)`.
+    pub fn softmax_xent(&mut self, z: &[T], target: usize, scale: T, p: &mut [T], dz: &mut [T]) -> Result<T> {
+        check_len("softmax_xent", "the softmax", p.len(), z.len())?;
+        check_len("softmax_xent", "the gradient", dz.len(), z.len())?;
+        if target >= z.len() {
+            return Err(Error::shape("softmax_xent", format!("class {target} of {} logits", z.len())));
+        }
+        // SAFETY: lengths and target were compared above; the outputs are borrowed mutably.
+        Ok(unsafe { (self.ops.softmax_xent)(z.len(), z.as_ptr(), target, scale, p.as_mut_ptr(), dz.as_mut_ptr()) })
+    }
+
+    /// [`Lane::softmax_xent`] with the logits given in `dz`, which the gradient replaces.
+    pub fn softmax_xent_in_place(&mut self, target: usize, scale: T, p: &mut [T], dz: &mut [T]) -> Result<T> {
+        check_len("softmax_xent", "the softmax", p.len(), dz.len())?;
+        if target >= dz.len() {
+            return Err(Error::shape("softmax_xent", format!("class {target} of {} logits", dz.len())));
+        }
+        let z = dz.as_mut_ptr();
+        // SAFETY: lengths and target were compared above; the contract allows the gradient in place of the logits.
+        Ok(unsafe { (self.ops.softmax_xent)(dz.len(), z.cast_const(), target, scale, p.as_mut_ptr(), z) })
+    }
+
+    /// `rdz = scale * (p * rz - p (p . rz))`, in place of `rz`.
+    pub fn softmax_xent_rop(&mut self, p: &[T], scale: T, rz: &mut [T]) -> Result<()> {
+        check_len("softmax_xent_rop", "the tangent", rz.len(), p.len())?;
+        let rdz = rz.as_mut_ptr();
+        // SAFETY: both have the same length; the contract allows the result in place of the tangent.
+        unsafe { (self.ops.softmax_xent_rop)(p.len(), p.as_ptr(), rdz.cast_const(), scale, rdz) };
+        Ok(())
+    }
+
+    /// `y += alpha * x`.
+    pub fn axpy(&mut self, alpha: T, x: &[T], y: &mut [T]) -> Result<()> {
+        check_len("axpy", "y", y.len(), x.len())?;
+        // SAFETY: both have the same length and do not overlap.
+        unsafe { (self.ops.axpy)(x.len(), alpha, x.as_ptr(), y.as_mut_ptr()) };
+        Ok(())
+    }
+
+    /// `dst = alpha * (column sums of src) + beta * dst`.
+    pub fn col_sum(&mut self, alpha: T, src: MatRef<T>, beta: T, dst: &mut [T]) -> Result<()> {
+        check_len("col_sum", "the result", dst.len(), src.cols())?;
+        let (m, n, ld) = (src.rows(), src.cols(), src.ld());
+        // SAFETY: the view is valid, `dst` is as long as a row and borrowed mutably.
+        unsafe { (self.ops.col_sum)(m, n, alpha, src.as_ptr(), ld, beta, dst.as_mut_ptr()) };
+        Ok(())
+    }
+
+    /// SGD with momentum and weight decay: `v = momentum v + g + weight_decay w; w -= lr v`.
+    pub fn sgd(&mut self, lr: T, momentum: T, weight_decay: T, g: &[T], v: &mut [T], w: &mut [T]) -> Result<()> {
+        check_len("sgd", "the gradient", g.len(), w.len())?;
+        check_len("sgd", "the velocity", v.len(), w.len())?;
+        let n = w.len();
+        // SAFETY: all have length n; `v` and `w` are borrowed mutably, so nothing overlaps.
+        unsafe { (self.ops.sgd)(n, lr, momentum, weight_decay, g.as_ptr(), v.as_mut_ptr(), w.as_mut_ptr()) };
+        Ok(())
+    }
+
+    /// AdamW; `g` = `None` stands for a gradient of zero.
+    pub fn adamw(&mut self, s: &AdamwStep<T>, g: Option<&[T]>, m: &mut [T], v: &mut [T], w: &mut [T]) -> Result<()> {
+        check_len("adamw", "the gradient", g.map_or(w.len(), <[T]>::len), w.len())?;
+        check_len("adamw", "the first moment", m.len(), w.len())?;
+        check_len("adamw", "the second moment", v.len(), w.len())?;
+        let g = g.map_or(std::ptr::null(), <[T]>::as_ptr);
+        // SAFETY: all have the length of `w`; the written ones are borrowed mutably, so nothing overlaps.
+        unsafe { (self.ops.adamw)(w.len(), s, g, m.as_mut_ptr(), v.as_mut_ptr(), w.as_mut_ptr()) };
+        Ok(())
+    }
+}
+
+/// A lane for each thread of a [`Cpu`], for work that is spread over all of them.
+pub struct Team<T: KernelElement> {
+    cpu: Cpu,
+    lanes: Vec<Lane<T>>,
+}
+
+/// A pointer that threads may share because each writes its own rows or columns.
+#[derive(Clone, Copy)]
+struct Shared<P>(P);
+
+// SAFETY: the code that makes one hands disjoint parts to the threads.
+unsafe impl<P> Sync for Shared<P> {}
+
+impl<P: Copy> Shared<P> {
+    /// A method, so that closures capture the whole wrapper and not the bare pointer inside.
+    fn get(&self) -> P {
+        self.0
+    }
+}
+
+/// Part `index` of `0..n` cut into `parts` ranges of whole multiples of `unit`, as even as that allows.
+fn part(n: usize, unit: usize, parts: usize, index: usize) -> Range<usize> {
+    let units = n.div_ceil(unit);
+    let bound = |i: usize| (units * i / parts * unit).min(n);
+    bound(index)..bound(index + 1)
+}
+
+impl<T: KernelElement> Team<T> {
+    /// Lanes for all threads of `cpu`.
+    pub fn new(cpu: &Cpu) -> Self {
+        let n = cpu.thread_count();
+        Self { cpu: cpu.clone(), lanes: (0..n).map(|i| Lane::with_index(cpu, i, n)).collect() }
+    }
+
+    /// Number of lanes.
+    pub fn len(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Never: there is always a lane.
+    pub fn is_empty(&self) -> bool {
+        self.lanes.is_empty()
+    }
+
+    /// Bytes of packing space of all lanes.
+    pub fn bytes(&self) -> usize {
+        self.lanes.iter().map(Lane::bytes).sum()
+    }
+
+    /// The first lane, for small work on the calling thread.
+    pub fn lane(&mut self) -> &mut Lane<T> {
+        &mut self.lanes[0]
+    }
+
+    /// Splits `work` over the lanes and runs the pieces in parallel: `split(work, left, all)` cuts off what `left` of
+    /// `all` lanes will do. Returns the first error in order of the lanes. Allocates nothing.
+    pub(crate) fn spread<W: Send>(
+        &mut self,
+        work: W,
+        split: impl Fn(W, usize, usize) -> (W, W) + Sync,
+        run: impl Fn(&mut Lane<T>, W) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let (cpu, lanes) = (&self.cpu, &mut self.lanes);
+        cpu.install(|| spread_over(lanes, work, &split, &run))
+    }
+
+    fn product(&mut self, form: Form, a: MatRef<T>, b: MatRef<T>, mut c: MatMut<T>, finish: Finish<T>) -> Result<()> {
+        let g = Shared(operands(form, &a, &b, &mut c, finish)?);
+        let cpu = self.cpu.clone();
+        cpu.for_each_part(&mut self.lanes, |lane| {
+            let (g, kernel) = (g.get(), &lane.ops.gemm);
+            let by_rows = g.m / kernel.mr >= g.n / kernel.nr;
+            // SAFETY: as for one lane's product; the parts cover disjoint rows or columns of `c`.
+            unsafe {
+                let own = if by_rows {
+                    let rows = part(g.m, kernel.mr, lane.lanes, lane.index);
+                    let (a, c) = (g.a.add(rows.start * g.a_rs), g.c.add(rows.start * g.c_rs));
+                    GemmOperands { m: rows.len(), a, c, ..g }
+                } else {
+                    let cols = part(g.n, kernel.nr, lane.lanes, lane.index);
+                    let bias = g.epilogue.bias;
+                    let bias = if bias.is_null() { bias } else { bias.add(cols.start) };
+                    let (b, c) = (g.b.add(cols.start * g.b_cs), g.c.add(cols.start));
+                    GemmOperands { n: cols.len(), b, c, epilogue: Epilogue { bias, ..g.epilogue }, ..g }
+                };
+                gemm(kernel, &own, &mut lane.pack);
+            }
+        });
+        Ok(())
+    }
+
+    /// [`Lane::linear`] without ReLU on all threads.
+    pub fn linear(&mut self, src: MatRef<T>, w: MatRef<T>, bias: &[T], dst: MatMut<T>) -> Result<()> {
+        self.product(Form::Nt, src, w, dst, Finish { alpha: T::ONE, beta: T::ZERO, bias: Some(bias), relu: false })
+    }
+
+    /// [`Lane::gemm_tn`] on all threads.
+    pub fn gemm_tn(&mut self, alpha: T, a: MatRef<T>, b: MatRef<T>, beta: T, c: MatMut<T>) -> Result<()> {
+        self.product(Form::Tn, a, b, c, Finish { alpha, beta, bias: None, relu: false })
+    }
+
+    /// `dst[i] = bias + sum of weights * table rows` of each bag; table: vocabulary x h, dst: rows x h.
+    pub fn bag_linear(&mut self, bags: &Bags<T>, table: MatRef<T>, bias: &[T], mut dst: MatMut<T>) -> Result<()> {
+        let h = table.cols();
+        check_len("bag_linear", "the bias", bias.len(), h)?;
+        if bags.vocabulary() > table.rows() || dst.rows() != bags.rows() || dst.cols() != h {
+            let detail = format!(
+                "{} bags of {} tokens, a table of {}x{h}, a result of {}x{}",
+                bags.rows(),
+                bags.vocabulary(),
+                table.rows(),
+                dst.rows(),
+                dst.cols()
+            );
+            return Err(Error::shape("bag_linear", detail));
+        }
+        let (ld, out) = (dst.ld(), Shared(dst.as_mut_ptr()));
+        let cpu = self.cpu.clone();
+        cpu.for_each_part(&mut self.lanes, |lane| {
+            for i in part(bags.rows(), 1, lane.lanes, lane.index) {
+                let (tokens, weights) = bags.row(i);
+                // SAFETY: tokens lie below the vocabulary, which the table covers; row i of `dst` has h elements and
+                // belongs to this lane alone.
+                unsafe {
+                    (lane.ops.gather_sum)(
+                        tokens.len(),
+                        tokens.as_ptr(),
+                        weights.as_ptr(),
+                        table.as_ptr(),
+                        table.ld(),
+                        h,
+                        bias.as_ptr(),
+                        out.get().add(i * ld),
+                    );
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Runs `f(lane, row index, row)` for every row of `dst`, spread over the threads.
+    pub(crate) fn each_row(
+        &mut self,
+        dst: MatMut<T>,
+        f: impl Fn(&mut Lane<T>, usize, &mut [T]) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let split = |(start, rows), left, all| split_rows(start, rows, left, all);
+        self.spread((0, dst), split, |lane, (start, mut rows)| {
+            (0..rows.rows()).try_for_each(|i| f(lane, start + i, rows.row_mut(i)))
+        })
+    }
+}
+
+/// Rows numbered from `start`, cut for the first `left` of `all` lanes.
+fn split_rows<'a, T>(
+    start: usize,
+    rows: MatMut<'a, T>,
+    left: usize,
+    all: usize,
+) -> ((usize, MatMut<'a, T>), (usize, MatMut<'a, T>)) {
+    let at = rows.rows() * left / all;
+    let (front, back) = rows.split_rows(at);
+    ((start, front), (start + at, back))
+}
+
+/// The recursion behind [`Team::spread`]: both halves of the lanes at once.
+fn spread_over<T: KernelElement, W: Send>(
+    lanes: &mut [Lane<T>],
+    work: W,
+    split: &(impl Fn(W, usize, usize) -> (W, W) + Sync),
+    run: &(impl Fn(&mut Lane<T>, W) -> Result<()> + Sync),
+) -> Result<()> {
+    if let [lane] = lanes {
+        return run(lane, work);
+    }
+    let (left, all) = (lanes.len() / 2, lanes.len());
+    let (left_lanes, right_lanes) = lanes.split_at_mut(left);
+    let (left_work, right_work) = split(work, left, all);
+    let (first, second) = rayon::join(
+        || spread_over(left_lanes, left_work, split, run),
+        || spread_over(right_lanes, right_work, split, run),
+    );
+    first.and(second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_everything_once_at_whole_tiles() {
+        for n in [0, 1, 5, 6, 7, 48, 100] {
+            for parts in 1..9 {
+                let mut next = 0;
+                for index in 0..parts {
+                    let p = part(n, 6, parts, index);
+                    assert_eq!(p.start, next, "n {n}, parts {parts}, index {index}");
+                    assert!(p.end == n || p.end % 6 == 0);
+                    next = p.end;
+                }
+                assert_eq!(next, n);
+            }
+        }
+    }
+}

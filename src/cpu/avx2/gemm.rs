@@ -1,0 +1,154 @@
+//! GEMM tiles for AVX2 and FMA: 6 rows by two vectors.
+//!
+//! 12 accumulators + 2 vectors of B + 1 broadcast of A = 15 of 16 ymm registers; 12 FMAs per 2 loads and 6
+//! broadcasts. Two FMAs issue a cycle with a latency of 4 or 5, so 8 to 10 chains must be in flight: 12 are. A 4x24
+//! tile would need 3 loads a step; 8x8 has 8 chains only.
+//!
+//! Tails: rows are a constant of the compiled tile (1 to 6), columns are masked loads and stores, one vector wide where
+//! one suffices. Every element sees the same operations in the same order in any tile.
+
+use std::arch::x86_64::*;
+
+use crate::cpu::contract::{Gemm, Tile};
+
+/// Single precision, 6 x 16: a 256 x 16 panel of B takes 16 KiB of the first-level cache.
+pub const F32_6X16: Gemm<f32> =
+    Gemm { name: "f32_gemm_6x16", mr: 6, nr: 16, mc: 192, kc: 256, nc: 512, tile: f32_tile };
+/// Double precision, 6 x 8.
+pub const F64_6X8: Gemm<f64> = Gemm { name: "f64_gemm_6x8", mr: 6, nr: 8, mc: 96, kc: 256, nc: 256, tile: f64_tile };
+
+macro_rules! tiles {
+    ($t:ty, $dispatch:ident, $rows:ident, $lanes:literal, $vector:ty, $mask:ident, $zero:ident, $broadcast:ident,
+     $load:ident, $maskload:ident, $store:ident, $maskstore:ident, $fma:ident, $mul:ident, $add:ident, $max:ident) => {
+        /// # Safety
+        /// AVX2 and FMA are there; see [`Gemm::tile`].
+        unsafe fn $dispatch(t: &Tile<$t>) {
+            let two = t.n > $lanes;
+            // SAFETY: the contract is passed on unchanged; the row count given is `t.m`.
+            unsafe {
+                match (t.m, two) {
+                    (6, true) => $rows::<6, 2>(t),
+                    (5, true) => $rows::<5, 2>(t),
+                    (4, true) => $rows::<4, 2>(t),
+                    (3, true) => $rows::<3, 2>(t),
+                    (2, true) => $rows::<2, 2>(t),
+                    (1, true) => $rows::<1, 2>(t),
+                    (6, false) => $rows::<6, 1>(t),
+                    (5, false) => $rows::<5, 1>(t),
+                    (4, false) => $rows::<4, 1>(t),
+                    (3, false) => $rows::<3, 1>(t),
+                    (2, false) => $rows::<2, 1>(t),
+                    (1, false) => $rows::<1, 1>(t),
+                    _ => debug_assert_eq!(t.m, 0, "a tile has at most 6 rows"),
+                }
+            }
+        }
+
+        /// A tile of `M` rows and at most `V` vectors of columns.
+        ///
+        /// # Safety
+        /// AVX2 and FMA are there; see [`Gemm::tile`]; `t.m == M` and `t.n <= V` vectors.
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn $rows<const M: usize, const V: usize>(t: &Tile<$t>) {
+            let full = t.n == V * $lanes;
+            let last = $mask(t.n - (V - 1) * $lanes);
+            let mut acc = [[$zero(); V]; M];
+            let (mut a, mut b) = (t.a, t.b);
+            // SAFETY: p < k, i < M = m; whole vectors of B are read where all their columns are below n, otherwise the
+            // mask reads only those below n. Pointers past the last step are formed but not read.
+            unsafe {
+                for _ in 0..t.k {
+                    let mut row = [$zero(); V];
+                    for v in 0..V {
+                        let src = b.add(v * $lanes);
+                        row[v] = if full || v + 1 < V { $load(src) } else { $maskload(src, last) };
+                    }
+                    for i in 0..M {
+                        let x = $broadcast(&*a.add(i * t.a_rs));
+                        for v in 0..V {
+                            acc[i][v] = $fma(x, row[v], acc[i][v]);
+                        }
+                    }
+                    a = a.wrapping_add(t.a_cs);
+                    b = b.wrapping_add(t.b_rs);
+                }
+                let e = &t.epilogue;
+                let (alpha, beta) = ($broadcast(&e.alpha), $broadcast(&e.beta));
+                for v in 0..V {
+                    let whole = full || v + 1 < V;
+                    let mut bias = $zero();
+                    if !e.bias.is_null() {
+                        let src = e.bias.add(v * $lanes);
+                        bias = if whole { $load(src) } else { $maskload(src, last) };
+                    }
+                    for i in 0..M {
+                        let c = t.c.add(i * t.c_rs + v * $lanes);
+                        let mut x = $mul(alpha, acc[i][v]);
+                        if e.beta != 0.0 {
+                            let old = if whole { $load(c) } else { $maskload(c, last) };
+                            x = $fma(beta, old, x);
+                        }
+                        if !e.bias.is_null() {
+                            x = $add(x, bias);
+                        }
+                        if e.relu {
+                            x = $max($zero(), x);
+                        }
+                        if whole { $store(c, x) } else { $maskstore(c, last, x) }
+                    }
+                }
+            }
+        }
+    };
+}
+
+tiles!(
+    f32,
+    f32_tile,
+    f32_rows,
+    8,
+    __m256,
+    f32_mask,
+    _mm256_setzero_ps,
+    _mm256_broadcast_ss,
+    _mm256_loadu_ps,
+    _mm256_maskload_ps,
+    _mm256_storeu_ps,
+    _mm256_maskstore_ps,
+    _mm256_fmadd_ps,
+    _mm256_mul_ps,
+    _mm256_add_ps,
+    _mm256_max_ps
+);
+tiles!(
+    f64,
+    f64_tile,
+    f64_rows,
+    4,
+    __m256d,
+    f64_mask,
+    _mm256_setzero_pd,
+    _mm256_broadcast_sd,
+    _mm256_loadu_pd,
+    _mm256_maskload_pd,
+    _mm256_storeu_pd,
+    _mm256_maskstore_pd,
+    _mm256_fmadd_pd,
+    _mm256_mul_pd,
+    _mm256_add_pd,
+    _mm256_max_pd
+);
+
+/// All bits set in the first `left` lanes of 8.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn f32_mask(left: usize) -> __m256i {
+    _mm256_cmpgt_epi32(_mm256_set1_epi32(left as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
+}
+
+/// All bits set in the first `left` lanes of 4.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn f64_mask(left: usize) -> __m256i {
+    _mm256_cmpgt_epi64(_mm256_set1_epi64x(left as i64), _mm256_setr_epi64x(0, 1, 2, 3))
+}

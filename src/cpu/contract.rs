@@ -1,0 +1,152 @@
+//! The contract of every kernel: formula, layout, aliasing, safety and tolerance. Scalar is its plain reading; an
+//! instruction set's table may replace any entry by a faster function that keeps it.
+//!
+//! Rules for all entries:
+//! - Matrices are row-major with unit inner stride; strides and sizes count elements, not bytes. No alignment beyond
+//!   the element's own is assumed.
+//! - A size of 0 is valid: pointers are not read then.
+//! - Operands that are written do not overlap those that are read, except where an entry says "in place".
+//! - A kernel does not spawn, allocate, log or panic.
+//! - A value of the result depends on its own inputs alone, never on where it lies in the operand: the same element
+//!   has the same bits whether it falls into a full tile or a tail, so work may be cut at any row or column.
+//! - Tolerance, against f64 on the same inputs: a sum of n products may be off by `(n + 2) * eps * sum |a_i b_i|`
+//!   (eps of the type); what else an entry allows it says itself.
+
+use super::Isa;
+
+/// What is done with a finished element of a GEMM, in this order: `alpha * sum + beta * old + bias`, then ReLU.
+#[derive(Clone, Copy, Debug)]
+pub struct Epilogue<T> {
+    /// Scales the sum of products.
+    pub alpha: T,
+    /// Scales the old value. With `beta` = 0 the old value is not read: NaN there does not spread.
+    pub beta: T,
+    /// One value a column, or null for none.
+    pub bias: *const T,
+    /// Replace x by max(x, 0).
+    pub relu: bool,
+}
+
+/// One register tile of a GEMM: `c[i][j] = epilogue(sum over p < k of a[i][p] * b[p][j])` for i < m, j < n.
+///
+/// The sum runs over p in rising order, one fused or unfused multiply-add each.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile<T> {
+    /// Rows, at most `Gemm::mr`.
+    pub m: usize,
+    /// Columns, at most `Gemm::nr`.
+    pub n: usize,
+    /// Length of the reduction.
+    pub k: usize,
+    /// Element (i, p) of A is at `a + i * a_rs + p * a_cs`.
+    pub a: *const T,
+    /// Row stride of A.
+    pub a_rs: usize,
+    /// Column stride of A.
+    pub a_cs: usize,
+    /// Element (p, j) of B is at `b + p * b_rs + j`.
+    pub b: *const T,
+    /// Row stride of B.
+    pub b_rs: usize,
+    /// Element (i, j) of C is at `c + i * c_rs + j`.
+    pub c: *mut T,
+    /// Row stride of C.
+    pub c_rs: usize,
+    /// What is done with the sums.
+    pub epilogue: Epilogue<T>,
+}
+
+/// A GEMM microkernel and the cache blocking that suits it.
+#[derive(Clone, Copy)]
+pub struct Gemm<T> {
+    /// Dtype, operation, tile, as in `f32_gemm_6x16`.
+    pub name: &'static str,
+    /// Rows of a tile.
+    pub mr: usize,
+    /// Columns of a tile.
+    pub nr: usize,
+    /// Rows of A that stay in the second-level cache.
+    pub mc: usize,
+    /// Length of the reduction handled at once: a panel of `kc` x `nr` of B stays in the first-level cache.
+    pub kc: usize,
+    /// Columns of B packed at once.
+    pub nc: usize,
+    /// Computes one tile.
+    ///
+    /// # Safety
+    /// Every element the formula of [`Tile`] names is readable (A, B, bias) or writable (C), and C overlaps none of
+    /// the others; `m <= mr` and `n <= nr`.
+    pub tile: unsafe fn(&Tile<T>),
+}
+
+/// The settings of one AdamW step (Loshchilov and Hutter, "Decoupled weight decay regularization", algorithm 2).
+#[derive(Clone, Copy, Debug)]
+pub struct AdamwStep<T> {
+    /// Learning rate of this step.
+    pub lr: T,
+    /// Decay of the first moment.
+    pub beta1: T,
+    /// Decay of the second moment.
+    pub beta2: T,
+    /// Added to the root of the second moment.
+    pub eps: T,
+    /// Decoupled weight decay: weights shrink by `lr * weight_decay`.
+    pub weight_decay: T,
+    /// 1 / (1 - beta1^t), t = 1 for the first step.
+    pub correction1: T,
+    /// 1 / (1 - beta2^t).
+    pub correction2: T,
+}
+
+/// One function pointer per operation, for one element type.
+///
+/// # Safety
+/// Each entry may be called only on a machine that has the table's instruction set, with pointers that are valid for
+/// the elements its formula names.
+#[derive(Clone, Copy)]
+pub struct Ops<T> {
+    /// Matrix product.
+    pub gemm: Gemm<T>,
+    /// `dst[h] = init[h] + sum over j < len of weights[j] * table[index[j] * ld + h]` for h < n, j rising; `init` may
+    /// be null (zeros). Arguments: len, index, weights, table, ld, n, init, dst. Serves the token bag forward (table =
+    /// embedding) and, over the transposed bags, its gradient (table = gradient of the output).
+    pub gather_sum: unsafe fn(usize, *const u32, *const T, *const T, usize, usize, *const T, *mut T),
+    /// The dot product of two bags with strictly rising tokens: na, tokens a, weights a, nb, tokens b, weights b.
+    pub bag_dot: unsafe fn(usize, *const u32, *const T, usize, *const u32, *const T) -> T,
+    /// `dst[i] = max(src[i], 0)`; NaN gives 0 or NaN. Arguments: n, src, dst.
+    pub relu: unsafe fn(usize, *const T, *mut T),
+    /// In place `d[i] = 0 where a[i] <= 0`, with `a` the ReLU's output: its derivative at 0 is 0. Arguments: n, a, d.
+    pub relu_mask: unsafe fn(usize, *const T, *mut T),
+    /// Softmax cross-entropy of one row of n logits z against class t:
+    /// `p = softmax(z)`, `dz[i] = scale * (p[i] - [i = t])`; returns `ln sum exp(z) - z[t]` (unscaled).
+    /// Shifted by the largest logit, so finite logits never overflow. `dz` may be `z` (in place).
+    /// Arguments: n, z, t, scale, p, dz. Tolerance: 4 eps relative to 1 + |z|max, in p and in the loss.
+    pub softmax_xent: unsafe fn(usize, *const T, usize, T, *mut T, *mut T) -> T,
+    /// The R-operator of that gradient (Pearlmutter, "Fast exact multiplication by the Hessian", 1994):
+    /// `rdz[i] = scale * p[i] * (rz[i] - sum over j of p[j] rz[j])`. `rdz` may be `rz` (in place).
+    /// Arguments: n, p, rz, scale, rdz.
+    pub softmax_xent_rop: unsafe fn(usize, *const T, *const T, T, *mut T),
+    /// `y[i] += alpha * x[i]`. Arguments: n, alpha, x, y.
+    pub axpy: unsafe fn(usize, T, *const T, *mut T),
+    /// `dst[j] = beta * dst[j] + alpha * sum over i < m of src[i * ld + j]`, i rising; beta = 0 does not read dst.
+    /// Arguments: m, n, alpha, src, ld, beta, dst.
+    pub col_sum: unsafe fn(usize, usize, T, *const T, usize, T, *mut T),
+    /// SGD with heavy-ball momentum and weight decay, in place:
+    /// `v = momentum * v + g + weight_decay * w; w -= lr * v`. Arguments: n, lr, momentum, weight_decay, g, v, w.
+    pub sgd: unsafe fn(usize, T, T, T, *const T, *mut T, *mut T),
+    /// AdamW, in place: `m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;`
+    /// `w = w - lr * weight_decay * w - lr * (m * c1) / (sqrt(v * c2) + eps)`. `g` may be null: a gradient of zero.
+    /// Arguments: n, step, g, m, v, w.
+    pub adamw: unsafe fn(usize, &AdamwStep<T>, *const T, *mut T, *mut T, *mut T),
+}
+
+/// The table of one instruction set.
+#[derive(Clone, Copy)]
+pub struct Kernels {
+    /// Which instruction set.
+    pub isa: Isa,
+    /// Single precision.
+    pub f32: Ops<f32>,
+    /// Double precision.
+    pub f64: Ops<f64>,
+}

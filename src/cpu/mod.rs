@@ -1,0 +1,147 @@
+//! CPU kernels: one contract, a table an instruction set, and the loops around the GEMM tile.
+
+mod blocking;
+pub mod contract;
+mod scalar;
+mod threads;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
+use std::sync::Arc;
+
+use crate::dtype::Element;
+use crate::error::{Error, Result};
+use contract::{Kernels, Ops};
+
+pub(crate) use blocking::{GemmOperands, gemm, pack_len};
+
+/// An instruction set the kernels are written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Isa {
+    /// Plain Rust: the reference.
+    Scalar,
+    /// x86-64 with AVX2 and FMA.
+    Avx2,
+}
+
+impl Isa {
+    /// Every instruction set, slowest first.
+    pub const ALL: [Isa; 2] = [Isa::Scalar, Isa::Avx2];
+
+    /// The name users and reports write.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+        }
+    }
+
+    /// The instruction set of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Isa::ALL.into_iter().find(|isa| isa.name() == name)
+    }
+
+    /// The table, or `None` where this machine lacks the instructions.
+    pub fn kernels(self) -> Option<&'static Kernels> {
+        static SCALAR: Kernels = scalar::KERNELS;
+        match self {
+            Isa::Scalar => Some(&SCALAR),
+            Isa::Avx2 => avx2_kernels(),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx2_kernels() -> Option<&'static Kernels> {
+    static AVX2: Kernels = avx2::KERNELS;
+    (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(&AVX2)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx2_kernels() -> Option<&'static Kernels> {
+    None
+}
+
+/// An element type with an entry in every table.
+pub trait KernelElement: Element {
+    /// This type's column of the table.
+    fn ops(kernels: &'static Kernels) -> &'static Ops<Self>;
+}
+
+impl KernelElement for f32 {
+    fn ops(kernels: &'static Kernels) -> &'static Ops<Self> {
+        &kernels.f32
+    }
+}
+
+impl KernelElement for f64 {
+    fn ops(kernels: &'static Kernels) -> &'static Ops<Self> {
+        &kernels.f64
+    }
+}
+
+/// The chosen kernels and the threads to run them on. Cheap to clone; nothing asks the CPU again after construction.
+///
+/// Results do not depend on the number of threads: work is split over rows, columns and episodes, never over a sum.
+#[derive(Clone)]
+pub struct Cpu {
+    kernels: &'static Kernels,
+    threads: usize,
+    pool: Option<Arc<rayon::ThreadPool>>,
+}
+
+impl Default for Cpu {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Cpu {
+    /// The fastest table this machine has, on one thread.
+    pub fn new() -> Self {
+        let kernels = Isa::ALL.into_iter().rev().find_map(Isa::kernels).expect("scalar is always there");
+        Self { kernels, threads: 1, pool: None }
+    }
+
+    /// A given table, on one thread. Fails where the machine lacks the instructions.
+    pub fn with_isa(isa: Isa) -> Result<Self> {
+        let absent = || Error::Isa { name: isa.name().to_string(), detail: "this machine lacks it".to_string() };
+        Ok(Self { kernels: isa.kernels().ok_or_else(absent)?, threads: 1, pool: None })
+    }
+
+    /// The same kernels on `threads` threads. Fails for 0 or where the system gives no threads.
+    pub fn threads(self, threads: usize) -> Result<Self> {
+        if threads == 0 {
+            return Err(Error::config("threads", "at least 1 is needed"));
+        }
+        let build = |n| rayon::ThreadPoolBuilder::new().num_threads(n).thread_name(|i| format!("metaglot-{i}")).build();
+        let pool = match threads {
+            1 => None,
+            n => Some(Arc::new(build(n).map_err(|e| Error::config("threads", e.to_string()))?)),
+        };
+        Ok(Self { threads, pool, ..self })
+    }
+
+    /// Which table was chosen.
+    pub fn isa(&self) -> Isa {
+        self.kernels.isa
+    }
+
+    /// On how many threads work is spread.
+    pub fn thread_count(&self) -> usize {
+        self.threads
+    }
+
+    /// The operations for one element type.
+    pub(crate) fn ops<T: KernelElement>(&self) -> &'static Ops<T> {
+        T::ops(self.kernels)
+    }
+}
+
+impl std::fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cpu({}, {} threads)", self.isa().name(), self.threads)
+    }
+}

@@ -1,0 +1,49 @@
+//! GEMM tile, reference: one accumulator an element, the reduction in rising order.
+
+use crate::cpu::contract::{Gemm, Tile};
+use crate::dtype::Element;
+
+/// Single precision.
+pub const F32_4X8: Gemm<f32> = Gemm { name: "f32_gemm_4x8", mr: 4, nr: 8, mc: 64, kc: 256, nc: 512, tile: tile::<f32> };
+/// Double precision.
+pub const F64_4X8: Gemm<f64> = Gemm { name: "f64_gemm_4x8", mr: 4, nr: 8, mc: 64, kc: 256, nc: 256, tile: tile::<f64> };
+
+/// # Safety
+/// See [`Gemm::tile`].
+unsafe fn tile<T: Element>(t: &Tile<T>) {
+    let mut acc = [[T::ZERO; 8]; 4];
+    for p in 0..t.k {
+        for (i, row) in acc.iter_mut().enumerate().take(t.m) {
+            // SAFETY: i < m and p < k, so the contract makes this element of A readable.
+            let a = unsafe { *t.a.add(i * t.a_rs + p * t.a_cs) };
+            for (j, sum) in row.iter_mut().enumerate().take(t.n) {
+                // SAFETY: p < k and j < n, so the contract makes this element of B readable.
+                *sum += a * unsafe { *t.b.add(p * t.b_rs + j) };
+            }
+        }
+    }
+    for (i, row) in acc.iter().enumerate().take(t.m) {
+        for (j, &sum) in row.iter().enumerate().take(t.n) {
+            // SAFETY: i < m and j < n: this element of C is readable and writable.
+            unsafe { store(t, i, j, sum) };
+        }
+    }
+}
+
+/// # Safety
+/// Element (i, j) of C and bias j are valid, as [`Gemm::tile`] asks.
+unsafe fn store<T: Element>(t: &Tile<T>, i: usize, j: usize, sum: T) {
+    let e = &t.epilogue;
+    // SAFETY: the caller vouches for element (i, j) of C and, if not null, bias j.
+    unsafe {
+        let c = t.c.add(i * t.c_rs + j);
+        let mut x = e.alpha * sum;
+        if e.beta != T::ZERO {
+            x += e.beta * *c;
+        }
+        if !e.bias.is_null() {
+            x += *e.bias.add(j);
+        }
+        *c = if e.relu && x <= T::ZERO { T::ZERO } else { x };
+    }
+}

@@ -1,0 +1,108 @@
+//! The meta-gradient: the gradient of the query loss after some steps of SGD on the support loss, with respect to the
+//! weights those steps began with (Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks",
+//! 2017, algorithm 1), exact to second order or to first.
+//!
+//! Two ways lead there and agree to rounding: [`GramSpace`], which never copies the first layer, and [`Dense`], the
+//! plain form, which carries all weights through every step and serves as the reference.
+#![forbid(unsafe_code)]
+
+mod batch;
+mod dense;
+mod gram_space;
+mod plan;
+mod scatter;
+
+pub use batch::{BatchTargets, EpisodeSet, Inputs, MetaBatch};
+pub use dense::Dense;
+pub use gram_space::GramSpace;
+pub use plan::{Limits, Plan};
+
+use crate::cpu::KernelElement;
+use crate::error::{Error, Result};
+use crate::model::{InputKind, MlpShape};
+
+/// How far the query loss is differentiated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Through the inner steps: MAML.
+    Second,
+    /// At the adapted weights, as if they did not depend on the initial ones: first-order MAML.
+    First,
+    /// Not at all: adapt, answer the queries, report the loss.
+    Evaluate,
+}
+
+/// The inner loop: plain SGD on the mean support loss.
+#[derive(Clone, Copy, Debug)]
+pub struct InnerLoop {
+    /// Steps; 0 gives the plain gradient of the query loss (joint training).
+    pub steps: usize,
+    /// Learning rate of each step.
+    pub lr: f64,
+    /// What is differentiated.
+    pub order: Order,
+}
+
+impl InnerLoop {
+    fn validate(&self, plan: &Limits) -> Result<()> {
+        if self.steps > plan.inner_steps {
+            let detail = format!("{} are more than the planned {}", self.steps, plan.inner_steps);
+            return Err(Error::config("inner_steps", detail));
+        }
+        if !self.lr.is_finite() {
+            return Err(Error::config("inner_lr", "a finite number is needed"));
+        }
+        Ok(())
+    }
+}
+
+/// A meta-gradient: its first layer is dense, or the rows that occurred.
+#[derive(Clone, Debug)]
+pub struct MetaGradient<T> {
+    /// For token bags: the rows of the embedding table that occurred, rising. Empty for dense inputs.
+    pub rows: Vec<u32>,
+    /// First layer: hidden x input, or one row of `hidden` elements for each of `rows`.
+    pub first: Vec<T>,
+    /// First layer's bias.
+    pub bias: Vec<T>,
+    /// Head, laid out as in [`Params`](crate::model::Params).
+    pub head: Vec<T>,
+    /// Mean query loss of each episode after adaptation. Not finite where an episode diverged.
+    pub query_loss: Vec<T>,
+}
+
+impl<T: KernelElement> MetaGradient<T> {
+    /// A place for gradients of that shape, under the plan's limits; nothing grows later.
+    pub fn new(shape: &MlpShape, limits: &Limits) -> Self {
+        let first = match shape.kind {
+            InputKind::Dense => shape.first_len(),
+            InputKind::Bag => limits.row_count(shape) * shape.hidden(),
+        };
+        Self {
+            rows: Vec::with_capacity(if shape.kind == InputKind::Bag { limits.row_count(shape) } else { 0 }),
+            first: vec![T::ZERO; first],
+            bias: vec![T::ZERO; shape.hidden()],
+            head: vec![T::ZERO; shape.head_len()],
+            query_loss: Vec::with_capacity(limits.episodes),
+        }
+    }
+
+    /// The mean over the episodes of the query loss.
+    pub fn meta_loss(&self) -> f64 {
+        let n = self.query_loss.len().max(1) as f64;
+        self.query_loss.iter().map(|l| l.to_f64()).sum::<f64>() / n
+    }
+
+    /// The first layer's gradient as a full matrix, whatever the kind of input.
+    pub fn dense_first(&self, shape: &MlpShape) -> Vec<T> {
+        if shape.kind == InputKind::Dense {
+            return self.first.clone();
+        }
+        let hidden = shape.hidden();
+        let mut full = vec![T::ZERO; shape.first_len()];
+        for (&row, values) in self.rows.iter().zip(self.first.chunks_exact(hidden)) {
+            full[row as usize * hidden..][..hidden].copy_from_slice(values);
+        }
+        full
+    }
+}

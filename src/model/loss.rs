@@ -1,0 +1,201 @@
+//! Losses over the last layer's outputs, each with its gradient and its R-operator; all are softmax cross-entropies.
+//!
+//! - classes: each row of logits against its class;
+//! - lists: one score a row, the softmax over the rows of a list, one row of it right (ListNet's top-one loss with one
+//!   relevant item; Cao et al., "Learning to rank: from pairwise approach to listwise approach", 2007);
+//! - pairs: rows are embeddings, first all left sides, then all right sides; scores are the dot products of every left
+//!   with every right side over the root of the dimension; cross-entropy against the diagonal along rows and along
+//!   columns, averaged (in-batch softmax; van den Oord et al., "Representation learning with contrastive predictive
+//!   coding", 2018; both directions as in Radford et al., "Learning transferable visual models", 2021).
+#![forbid(unsafe_code)]
+
+use crate::backend::{Lane, matrix, matrix_mut, take};
+use crate::cpu::KernelElement;
+use crate::error::{Error, Result};
+use crate::view::MatRef;
+
+/// What the outputs of a set of examples should have been.
+#[derive(Clone, Copy, Debug)]
+pub enum Targets<'a> {
+    /// The class of each row.
+    Classes(&'a [u32]),
+    /// List i is rows `offsets[i] - base .. offsets[i+1] - base`; `positives[i]` is the right row, counted in its list.
+    Lists {
+        /// List boundaries, one more than there are lists.
+        offsets: &'a [usize],
+        /// The right row of each list.
+        positives: &'a [u32],
+        /// What to subtract from the offsets.
+        base: usize,
+    },
+    /// Row i belongs to row n / 2 + i.
+    Pairs,
+}
+
+impl Targets<'_> {
+    /// How many cross-entropies are averaged, for n rows.
+    pub fn count(&self, n: usize) -> usize {
+        match self {
+            Targets::Classes(labels) => labels.len(),
+            Targets::Lists { positives, .. } => positives.len(),
+            Targets::Pairs => n,
+        }
+    }
+
+    /// Checks the targets against n rows of c outputs.
+    pub fn validate(&self, n: usize, c: usize) -> Result<()> {
+        let fits = match *self {
+            Targets::Classes(labels) => labels.len() == n && labels.iter().all(|&y| (y as usize) < c),
+            Targets::Lists { offsets, positives, base } => {
+                c == 1
+                    && offsets.len() == positives.len() + 1
+                    && offsets.first() == Some(&base)
+                    && offsets.last() == Some(&(base + n))
+                    && offsets.windows(2).zip(positives).all(|(w, &p)| w[0] < w[1] && (p as usize) < w[1] - w[0])
+            }
+            Targets::Pairs => n % 2 == 0,
+        };
+        let detail = || format!("{self:?} do not fit {n} rows of {c} outputs");
+        if fits { Ok(()) } else { Err(Error::shape("loss", detail())) }
+    }
+}
+
+/// Elements a loss keeps from its gradient for its R-operator, for n rows of c outputs.
+pub(crate) fn saved_len(targets: &Targets, n: usize, c: usize) -> usize {
+    match targets {
+        Targets::Classes(_) => n * c,
+        Targets::Lists { .. } => n,
+        // Two softmaxes, the gradient of the scores, two scratch matrices, and a copy of the tangent.
+        Targets::Pairs => 5 * (n / 2) * (n / 2) + n * c,
+    }
+}
+
+/// The mean loss; `dout` = its gradient with respect to `out`. Both n x c, without gaps.
+pub(crate) fn loss_gradient<T: KernelElement>(
+    lane: &mut Lane<T>,
+    targets: &Targets,
+    out: MatRef<T>,
+    saved: &mut [T],
+    dout: &mut [T],
+) -> Result<T> {
+    let (n, c) = (out.rows(), out.cols());
+    let count = targets.count(n);
+    let scale = if count == 0 { T::ZERO } else { T::ONE / T::from_f64(count as f64) };
+    let mut loss = T::ZERO;
+    match *targets {
+        Targets::Classes(labels) => {
+            let rows = saved.chunks_exact_mut(c).zip(dout.chunks_exact_mut(c));
+            for (i, (&label, (p, dz))) in labels.iter().zip(rows).enumerate() {
+                loss += lane.softmax_xent(out.row(i), label as usize, scale, p, dz)?;
+            }
+        }
+        Targets::Lists { offsets, positives, base } => {
+            // The score column lies without gaps, so a list of scores is a row of logits.
+            for i in 0..n {
+                dout[i] = out.row(i)[0];
+            }
+            for (w, &positive) in offsets.windows(2).zip(positives) {
+                let list = w[0] - base..w[1] - base;
+                let scores = &mut saved[list.clone()];
+                scores.copy_from_slice(&dout[list.clone()]);
+                loss += lane.softmax_xent_in_place(positive as usize, scale, scores, &mut dout[list])?;
+            }
+        }
+        Targets::Pairs => return pairs_gradient(lane, out, saved, dout),
+    }
+    Ok(loss * scale)
+}
+
+/// The tangent of [`loss_gradient`]'s gradient along `rout`, in place of `rout`. `saved` is what that call left.
+pub(crate) fn loss_rop<T: KernelElement>(
+    lane: &mut Lane<T>,
+    targets: &Targets,
+    out: MatRef<T>,
+    saved: &mut [T],
+    rout: &mut [T],
+) -> Result<()> {
+    let (n, c) = (out.rows(), out.cols());
+    let count = targets.count(n);
+    let scale = if count == 0 { T::ZERO } else { T::ONE / T::from_f64(count as f64) };
+    match *targets {
+        Targets::Classes(_) => saved
+            .chunks_exact(c)
+            .zip(rout.chunks_exact_mut(c))
+            .try_for_each(|(p, r)| lane.softmax_xent_rop(p, scale, r)),
+        Targets::Lists { offsets, base, .. } => offsets.windows(2).try_for_each(|w| {
+            let list = w[0] - base..w[1] - base;
+            lane.softmax_xent_rop(&saved[list.clone()], scale, &mut rout[list])
+        }),
+        Targets::Pairs => pairs_rop(lane, out, saved, rout),
+    }
+}
+
+/// Scores S = A B^T / sqrt(c); P = softmax along rows, Q = softmax along columns (kept transposed);
+/// dS = (P - I + (Q - I)^T) / n; dA = dS B / sqrt(c), dB = dS^T A / sqrt(c).
+fn pairs_gradient<T: KernelElement>(
+    lane: &mut Lane<T>,
+    out: MatRef<T>,
+    mut saved: &mut [T],
+    dout: &mut [T],
+) -> Result<T> {
+    let (h, c) = (out.rows() / 2, out.cols());
+    let (a, b) = (out.rows_range(0, h), out.rows_range(h, 2 * h));
+    let scale = if h == 0 { T::ZERO } else { T::ONE / T::from_f64(2.0 * h as f64) };
+    let root = T::ONE / T::from_f64(c as f64).sqrt();
+    let [p, q, ds, rows, cols] = std::array::from_fn(|_| take(&mut saved, h * h));
+    lane.gemm_nt(root, a, b, T::ZERO, matrix_mut(rows, h, h))?;
+    lane.gemm_nt(root, b, a, T::ZERO, matrix_mut(cols, h, h))?;
+    let mut loss = T::ZERO;
+    for i in 0..h {
+        let row = i * h..(i + 1) * h;
+        loss += lane.softmax_xent_in_place(i, scale, &mut p[row.clone()], &mut rows[row.clone()])?;
+        loss += lane.softmax_xent_in_place(i, scale, &mut q[row.clone()], &mut cols[row])?;
+    }
+    ds.copy_from_slice(rows);
+    add_transposed(cols, h, ds);
+    let (da, db) = dout.split_at_mut(h * c);
+    lane.gemm_nn(root, matrix(ds, h, h), b, T::ZERO, matrix_mut(da, h, c))?;
+    lane.gemm_tn(root, matrix(ds, h, h), a, T::ZERO, matrix_mut(db, h, c))?;
+    Ok(loss * scale)
+}
+
+/// R{S} = (R{A} B^T + A R{B}^T) / sqrt(c); R{dS} from it by the softmax's R-operator along rows and columns;
+/// R{dA} = (R{dS} B + dS R{B}) / sqrt(c), R{dB} likewise. R{A}, R{B} stand in `rout` and are replaced.
+fn pairs_rop<T: KernelElement>(lane: &mut Lane<T>, out: MatRef<T>, mut saved: &mut [T], rout: &mut [T]) -> Result<()> {
+    let (h, c) = (out.rows() / 2, out.cols());
+    let (a, b) = (out.rows_range(0, h), out.rows_range(h, 2 * h));
+    let scale = if h == 0 { T::ZERO } else { T::ONE / T::from_f64(2.0 * h as f64) };
+    let root = T::ONE / T::from_f64(c as f64).sqrt();
+    let [p, q, ds, rows, cols] = std::array::from_fn(|_| take(&mut saved, h * h));
+    let rkept = take(&mut saved, 2 * h * c);
+    rkept.copy_from_slice(rout);
+    let (ra, rb) = (matrix(&rkept[..h * c], h, c), matrix(&rkept[h * c..], h, c));
+    lane.gemm_nt(root, ra, b, T::ZERO, matrix_mut(rows, h, h))?;
+    lane.gemm_nt(root, a, rb, T::ONE, matrix_mut(rows, h, h))?;
+    for i in 0..h {
+        for j in 0..h {
+            cols[j * h + i] = rows[i * h + j];
+        }
+    }
+    for i in 0..h {
+        let row = i * h..(i + 1) * h;
+        lane.softmax_xent_rop(&p[row.clone()], scale, &mut rows[row.clone()])?;
+        lane.softmax_xent_rop(&q[row.clone()], scale, &mut cols[row])?;
+    }
+    add_transposed(cols, h, rows);
+    let (ds, rds) = (matrix(ds, h, h), matrix(rows, h, h));
+    let (rda, rdb) = rout.split_at_mut(h * c);
+    lane.gemm_nn(root, rds, b, T::ZERO, matrix_mut(rda, h, c))?;
+    lane.gemm_nn(root, ds, rb, T::ONE, matrix_mut(rda, h, c))?;
+    lane.gemm_tn(root, rds, a, T::ZERO, matrix_mut(rdb, h, c))?;
+    lane.gemm_tn(root, ds, ra, T::ONE, matrix_mut(rdb, h, c))
+}
+
+/// `dst += src^T`, both h x h.
+fn add_transposed<T: KernelElement>(src: &[T], h: usize, dst: &mut [T]) {
+    for i in 0..h {
+        for j in 0..h {
+            dst[i * h + j] += src[j * h + i];
+        }
+    }
+}

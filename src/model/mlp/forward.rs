@@ -1,0 +1,37 @@
+//! Forward pass: a_1 = relu(z), z_l = a_{l-1} W_l^T + b_l, a_l = relu(z_l); the last layer has no ReLU.
+#![forbid(unsafe_code)]
+
+use super::{Saved, layer_start};
+use crate::backend::{Lane, matrix, matrix_mut};
+use crate::cpu::KernelElement;
+use crate::error::Result;
+use crate::model::{MlpShape, Targets, loss_gradient};
+
+/// Fills the activations and outputs of `saved` from `z` (n x hidden) and the head `phi`; with `targets`, also what the
+/// loss keeps and the last layer's gradient, and returns the mean loss (0 without targets).
+pub(crate) fn forward<T: KernelElement>(
+    lane: &mut Lane<T>,
+    shape: &MlpShape,
+    phi: &[T],
+    z: &[T],
+    targets: Option<&Targets>,
+    saved: &mut Saved<T>,
+) -> Result<T> {
+    let (n, last) = (saved.n, shape.layers());
+    if last == 1 {
+        saved.out.copy_from_slice(z);
+    } else {
+        lane.relu(z, &mut saved.acts[..z.len()])?;
+    }
+    for layer in shape.head_layers() {
+        let l = layer.l;
+        let (before, rest) = saved.acts.split_at_mut(layer_start(shape, n, l).min(saved.acts.len()));
+        let src = matrix(&before[layer_start(shape, n, l - 1)..], n, layer.inputs);
+        let weight = matrix(&phi[layer.weight], layer.outputs, layer.inputs);
+        let dst = if l == last { &mut *saved.out } else { rest };
+        lane.linear(src, weight, &phi[layer.bias], l < last, matrix_mut(dst, n, layer.outputs))?;
+    }
+    let Some(targets) = targets else { return Ok(T::ZERO) };
+    let out = matrix(saved.out, n, shape.outputs());
+    loss_gradient(lane, targets, out, saved.loss, &mut saved.deltas[layer_start(shape, n, last)..])
+}

@@ -1,0 +1,63 @@
+//! The head of an MLP: every layer after the first, as a function of the first layer's pre-activations z (n x hidden).
+//!
+//! Both ways to the meta-gradient use it: in Gram space z is carried from step to step; the dense form computes z from
+//! the inputs and adds the first layer's own derivatives.
+#![forbid(unsafe_code)]
+
+mod backward;
+mod forward;
+mod rop;
+
+pub(crate) use backward::backward;
+pub(crate) use forward::forward;
+pub(crate) use rop::{rop, scratch_len};
+
+use crate::backend::{matrix, take};
+use crate::model::{MlpShape, Targets, saved_len};
+use crate::view::MatRef;
+
+/// What one pass over n examples leaves for the passes after it.
+pub(crate) struct Saved<'a, T> {
+    n: usize,
+    /// Outputs of the hidden layers after ReLU: layer 1 (n x widths[0]), layer 2, ... up to L - 1.
+    acts: &'a mut [T],
+    /// Outputs of the last layer, n x widths[L-1].
+    out: &'a mut [T],
+    /// What the loss keeps for its R-operator.
+    loss: &'a mut [T],
+    /// Gradients of the loss with respect to each layer's pre-activations, layers 1 to L.
+    deltas: &'a mut [T],
+}
+
+impl<'a, T> Saved<'a, T> {
+    /// Elements for n examples with a loss that keeps `loss` elements.
+    pub fn len(shape: &MlpShape, n: usize, loss: usize) -> usize {
+        let (hidden, outputs) = (shape.hidden_sum(), shape.outputs());
+        n * (hidden + outputs) + loss + n * (hidden + outputs)
+    }
+
+    /// Takes the pieces off `rest`.
+    pub fn carve(shape: &MlpShape, n: usize, targets: &Targets, rest: &mut &'a mut [T]) -> Self {
+        let (hidden, outputs) = (shape.hidden_sum(), shape.outputs());
+        let acts = take(rest, n * hidden);
+        let out = take(rest, n * outputs);
+        let loss = take(rest, saved_len(targets, n, outputs));
+        let deltas = take(rest, n * (hidden + outputs));
+        Self { n, acts, out, loss, deltas }
+    }
+
+    /// The last layer's outputs.
+    pub fn out<'s>(&'s self, shape: &MlpShape) -> MatRef<'s, T> {
+        matrix(self.out, self.n, shape.outputs())
+    }
+
+    /// The gradient with respect to the first layer's pre-activations, n x hidden.
+    pub fn delta(&self, shape: &MlpShape) -> &[T] {
+        &self.deltas[..self.n * shape.hidden()]
+    }
+}
+
+/// Where layer `l`'s (from 1) block of n rows starts in `acts` or `deltas`.
+fn layer_start(shape: &MlpShape, n: usize, l: usize) -> usize {
+    n * shape.widths[..l - 1].iter().sum::<usize>()
+}

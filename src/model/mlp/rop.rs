@@ -1,0 +1,116 @@
+//! R-operator pass (Pearlmutter, "Fast exact multiplication by the Hessian", 1994): the Hessian of the loss times a
+//! direction, forward-over-reverse, beside the values that forward and backward saved.
+//!
+//!     forward:   R{a_1} = R{z} * [a_1 > 0];  R{z_l} = R{a_{l-1}} W_l^T + a_{l-1} R{W_l}^T + R{b_l}
+//!     loss:      R{d_L} from R{z_L}
+//!     backward:  R{dW_l} = R{d_l}^T a_{l-1} + d_l^T R{a_{l-1}};  R{db_l} = column sums of R{d_l}
+//!                R{d_{l-1}} = (R{d_l} W_l + d_l R{W_l}) * [a_{l-1} > 0]        ReLU's second derivative is 0
+#![forbid(unsafe_code)]
+
+use super::{Saved, layer_start};
+use crate::backend::{Lane, matrix, matrix_mut};
+use crate::cpu::KernelElement;
+use crate::error::Result;
+use crate::model::{MlpShape, Targets, loss_rop};
+
+/// Elements of scratch for n examples: tangents of the activations, and of the deltas.
+pub(crate) fn scratch_len(shape: &MlpShape, n: usize) -> usize {
+    n * (2 * shape.hidden_sum() + shape.outputs())
+}
+
+/// With the direction (`rz`, `scale * v`) in (pre-activations of layer 1, head):
+/// `rz` becomes the Hessian product's first part, and its second part is added to `v`.
+#[expect(clippy::too_many_arguments, reason = "values, direction and scratch of one pass")]
+pub(crate) fn rop<T: KernelElement>(
+    lane: &mut Lane<T>,
+    shape: &MlpShape,
+    phi: &[T],
+    targets: &Targets,
+    saved: &mut Saved<T>,
+    scale: T,
+    v: &mut [T],
+    rz: &mut [T],
+    scratch: &mut [T],
+) -> Result<()> {
+    let (n, last, hidden) = (saved.n, shape.layers(), shape.hidden());
+    let (racts, rdeltas) = scratch[..scratch_len(shape, n)].split_at_mut(n * shape.hidden_sum());
+    if last == 1 {
+        return loss_rop(lane, targets, matrix(saved.out, n, hidden), saved.loss, rz);
+    }
+    lane.relu_mask(&saved.acts[..n * hidden], rz)?;
+    racts[..n * hidden].copy_from_slice(rz);
+    rforward(lane, shape, phi, saved, scale, v, racts, rdeltas)?;
+    let rout = &mut rdeltas[layer_start(shape, n, last)..];
+    loss_rop(lane, targets, matrix(saved.out, n, shape.outputs()), saved.loss, rout)?;
+    rbackward(lane, shape, phi, saved, scale, v, racts, rdeltas)?;
+    rz.copy_from_slice(&rdeltas[..n * hidden]);
+    Ok(())
+}
+
+/// Fills `racts` from its first layer on, and the last layer's tangent into its place in `rdeltas`.
+#[expect(clippy::too_many_arguments, reason = "values, direction and scratch of one pass")]
+fn rforward<T: KernelElement>(
+    lane: &mut Lane<T>,
+    shape: &MlpShape,
+    phi: &[T],
+    saved: &Saved<T>,
+    scale: T,
+    v: &[T],
+    racts: &mut [T],
+    rdeltas: &mut [T],
+) -> Result<()> {
+    let (n, last) = (saved.n, shape.layers());
+    for layer in shape.head_layers() {
+        let l = layer.l;
+        let (start, before) = (layer_start(shape, n, l), layer_start(shape, n, l - 1));
+        let (lower, upper) = racts.split_at_mut(start);
+        let dst = if l == last { &mut rdeltas[start..] } else { &mut upper[..n * layer.outputs] };
+        let (inputs, outputs) = (layer.inputs, layer.outputs);
+        for row in dst.chunks_exact_mut(outputs) {
+            row.fill(T::ZERO);
+            lane.axpy(scale, &v[layer.bias.clone()], row)?;
+        }
+        let (w, rw) = (matrix(&phi[layer.weight.clone()], outputs, inputs), matrix(&v[layer.weight], outputs, inputs));
+        lane.gemm_nt(T::ONE, matrix(&lower[before..], n, inputs), w, T::ONE, matrix_mut(dst, n, outputs))?;
+        lane.gemm_nt(scale, matrix(&saved.acts[before..], n, inputs), rw, T::ONE, matrix_mut(dst, n, outputs))?;
+        if l < last {
+            lane.relu_mask(&saved.acts[start..][..n * outputs], dst)?;
+        }
+    }
+    Ok(())
+}
+
+/// Fills `rdeltas` downwards from its last layer and adds the head's part of the product to `v`. A layer's direction
+/// is read for the last time before its product is added, so both can live in `v`.
+#[expect(clippy::too_many_arguments, reason = "values, direction and scratch of one pass")]
+fn rbackward<T: KernelElement>(
+    lane: &mut Lane<T>,
+    shape: &MlpShape,
+    phi: &[T],
+    saved: &Saved<T>,
+    scale: T,
+    v: &mut [T],
+    racts: &[T],
+    rdeltas: &mut [T],
+) -> Result<()> {
+    let n = saved.n;
+    for layer in shape.head_layers().rev() {
+        let l = layer.l;
+        let (start, before) = (layer_start(shape, n, l), layer_start(shape, n, l - 1));
+        let (inputs, outputs) = (layer.inputs, layer.outputs);
+        let (lower, upper) = rdeltas.split_at_mut(start);
+        let (delta, rdelta) = (matrix(&saved.deltas[start..], n, outputs), matrix(upper, n, outputs));
+        let (act, ract) = (&saved.acts[before..start], matrix(&racts[before..], n, inputs));
+        let below = &mut lower[before..];
+        let w = matrix(&phi[layer.weight.clone()], outputs, inputs);
+        let rw = matrix(&v[layer.weight.clone()], outputs, inputs);
+        lane.gemm_nn(T::ONE, rdelta, w, T::ZERO, matrix_mut(below, n, inputs))?;
+        lane.gemm_nn(scale, delta, rw, T::ONE, matrix_mut(below, n, inputs))?;
+        lane.relu_mask(act, below)?;
+        let vw = &mut v[layer.weight];
+        lane.gemm_tn(T::ONE, rdelta, matrix(act, n, inputs), T::ONE, matrix_mut(vw, outputs, inputs))?;
+        lane.gemm_tn(T::ONE, delta, ract, T::ONE, matrix_mut(vw, outputs, inputs))?;
+        lane.col_sum(T::ONE, rdelta, T::ONE, &mut v[layer.bias])?;
+    }
+    Ok(())
+}
