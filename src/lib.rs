@@ -9,6 +9,7 @@ pub mod backend;
 pub mod cpu;
 pub mod meta;
 pub mod model;
+pub mod optim;
 
 pub use dtype::{Dtype, Element};
 pub use error::{Error, Result};

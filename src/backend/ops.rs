@@ -267,13 +267,21 @@ impl<T: KernelElement> Lane<T> {
         Ok(())
     }
 
-    /// SGD with momentum and weight decay: `v = momentum v + g + weight_decay w; w -= lr v`.
-    pub fn sgd(&mut self, lr: T, momentum: T, weight_decay: T, g: &[T], v: &mut [T], w: &mut [T]) -> Result<()> {
-        check_len("sgd", "the gradient", g.len(), w.len())?;
+    /// SGD with momentum and weight decay: `v = momentum v + g + weight_decay w; w -= lr v`; `g` = `None` is zero.
+    pub fn sgd(
+        &mut self,
+        lr: T,
+        momentum: T,
+        weight_decay: T,
+        g: Option<&[T]>,
+        v: &mut [T],
+        w: &mut [T],
+    ) -> Result<()> {
+        check_len("sgd", "the gradient", g.map_or(w.len(), <[T]>::len), w.len())?;
         check_len("sgd", "the velocity", v.len(), w.len())?;
-        let n = w.len();
-        // SAFETY: all have length n; `v` and `w` are borrowed mutably, so nothing overlaps.
-        unsafe { (self.ops.sgd)(n, lr, momentum, weight_decay, g.as_ptr(), v.as_mut_ptr(), w.as_mut_ptr()) };
+        let g = g.map_or(std::ptr::null(), <[T]>::as_ptr);
+        // SAFETY: all have the length of `w`; `v` and `w` are borrowed mutably, so nothing overlaps.
+        unsafe { (self.ops.sgd)(w.len(), lr, momentum, weight_decay, g, v.as_mut_ptr(), w.as_mut_ptr()) };
         Ok(())
     }
 

@@ -132,7 +132,8 @@ pub struct Ops<T> {
     /// Arguments: m, n, alpha, src, ld, beta, dst.
     pub col_sum: unsafe fn(usize, usize, T, *const T, usize, T, *mut T),
     /// SGD with heavy-ball momentum and weight decay, in place:
-    /// `v = momentum * v + g + weight_decay * w; w -= lr * v`. Arguments: n, lr, momentum, weight_decay, g, v, w.
+    /// `v = momentum * v + g + weight_decay * w; w -= lr * v`. `g` may be null: a gradient of zero.
+    /// Arguments: n, lr, momentum, weight_decay, g, v, w.
     pub sgd: unsafe fn(usize, T, T, T, *const T, *mut T, *mut T),
     /// AdamW, in place: `m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;`
     /// `w = w - lr * weight_decay * w - lr * (m * c1) / (sqrt(v * c2) + eps)`. `g` may be null: a gradient of zero.

@@ -57,7 +57,7 @@ pub unsafe fn col_sum<T: Element>(m: usize, n: usize, alpha: T, src: *const T, l
 }
 
 /// # Safety
-/// AVX2 and FMA are there; `n` elements of `g` are readable, of `v` and `w` writable; none overlap.
+/// AVX2 and FMA are there; `n` elements of `g` (unless null) are readable, of `v` and `w` writable; none overlap.
 #[target_feature(enable = "avx2,fma")]
 pub unsafe fn sgd<T: Element>(n: usize, lr: T, momentum: T, weight_decay: T, g: *const T, v: *mut T, w: *mut T) {
     // SAFETY: the contract is passed on unchanged.

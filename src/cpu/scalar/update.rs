@@ -4,7 +4,7 @@ use crate::cpu::contract::AdamwStep;
 use crate::dtype::Element;
 
 /// # Safety
-/// `n` elements of `g` are readable, of `v` and `w` writable; none overlap.
+/// `n` elements of `g` (unless null) are readable, of `v` and `w` writable; none overlap.
 pub unsafe fn sgd<T: Element>(n: usize, lr: T, momentum: T, weight_decay: T, g: *const T, v: *mut T, w: *mut T) {
     // SAFETY: the contract is passed on unchanged.
     unsafe { sgd_loop(n, lr, momentum, weight_decay, g, v, w) }
@@ -20,13 +20,14 @@ pub unsafe fn adamw<T: Element>(n: usize, s: &AdamwStep<T>, g: *const T, m: *mut
 /// The loop of `sgd`; an instruction set's table compiles it for itself.
 ///
 /// # Safety
-/// `n` elements of `g` are readable, of `v` and `w` writable; none overlap.
+/// `n` elements of `g` (unless null) are readable, of `v` and `w` writable; none overlap.
 #[inline(always)]
 pub unsafe fn sgd_loop<T: Element>(n: usize, lr: T, momentum: T, weight_decay: T, g: *const T, v: *mut T, w: *mut T) {
     for i in 0..n {
         // SAFETY: i < n.
         unsafe {
-            let velocity = momentum * *v.add(i) + *g.add(i) + weight_decay * *w.add(i);
+            let gradient = if g.is_null() { T::ZERO } else { *g.add(i) };
+            let velocity = momentum * *v.add(i) + gradient + weight_decay * *w.add(i);
             *v.add(i) = velocity;
             *w.add(i) -= lr * velocity;
         }

@@ -1,0 +1,197 @@
+//! The outer loop's update: SGD or AdamW over a learning-rate schedule, dense layers and embedding rows alike.
+//!
+//! A row of an embedding table that no text of a batch contains has a gradient of zero, but a dense optimiser would
+//! still move it (moments decay, weights shrink). Those updates are made late: before a row is read or updated, the
+//! steps it missed are caught up one by one, with the same operations a dense optimiser would have done. So the result
+//! has the same bits as dense AdamW or SGD, and a step costs what it touches.
+#![forbid(unsafe_code)]
+
+mod adamw;
+mod schedule;
+mod sgd;
+
+pub use schedule::Schedule;
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::Lane;
+use crate::cpu::{Cpu, KernelElement};
+use crate::error::{Error, Result};
+use crate::meta::MetaGradient;
+use crate::model::{InputKind, MlpShape, Params};
+
+/// Which update rule, and its constants.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "kind", deny_unknown_fields)]
+pub enum Rule {
+    /// Stochastic gradient descent with heavy-ball momentum (Polyak, 1964).
+    Sgd {
+        /// Share of the last velocity that is kept.
+        momentum: f64,
+        /// Weights' share added to the gradient.
+        weight_decay: f64,
+    },
+    /// AdamW (Loshchilov and Hutter, 2019, algorithm 2).
+    Adamw {
+        /// Decay of the first moment.
+        beta1: f64,
+        /// Decay of the second moment.
+        beta2: f64,
+        /// Added to the root of the second moment.
+        eps: f64,
+        /// Decoupled weight decay, per unit of learning rate.
+        weight_decay: f64,
+    },
+}
+
+impl Rule {
+    /// AdamW with the usual constants.
+    pub const ADAMW: Rule = Rule::Adamw { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+
+    /// Checks every constant's range.
+    pub fn validate(&self) -> Result<()> {
+        let (decays, others) = match *self {
+            Rule::Sgd { momentum, weight_decay } => (vec![momentum], vec![weight_decay]),
+            Rule::Adamw { beta1, beta2, eps, weight_decay } => (vec![beta1, beta2], vec![eps, weight_decay]),
+        };
+        if decays.iter().any(|d| !(0.0..1.0).contains(d)) || others.iter().any(|o| !(o.is_finite() && *o >= 0.0)) {
+            return Err(Error::config("optimizer", format!("decays lie in [0, 1), others in [0, inf): {self:?}")));
+        }
+        Ok(())
+    }
+
+    /// Applies step `t` (from 1) at rate `lr` to `w`; a gradient of `None` is zero.
+    fn apply<T: KernelElement>(
+        &self,
+        lane: &mut Lane<T>,
+        t: u64,
+        lr: f64,
+        g: Option<&[T]>,
+        m: &mut [T],
+        v: &mut [T],
+        w: &mut [T],
+    ) -> Result<()> {
+        match *self {
+            Rule::Sgd { momentum, weight_decay } => sgd::apply(lane, lr, momentum, weight_decay, g, m, w),
+            Rule::Adamw { beta1, beta2, eps, weight_decay } => {
+                lane.adamw(&adamw::step(t, lr, beta1, beta2, eps, weight_decay), g, m, v, w)
+            }
+        }
+    }
+}
+
+/// An optimiser with its state for one set of weights.
+pub struct Optimizer<T: KernelElement> {
+    rule: Rule,
+    schedule: Schedule,
+    lane: Lane<T>,
+    /// Steps done.
+    step: u64,
+    /// First moment (AdamW) or velocity (SGD).
+    m: Params<T>,
+    /// Second moment; empty for SGD.
+    v: Params<T>,
+    /// For token bags: the step up to which each embedding row has been brought.
+    rows_at: Vec<u64>,
+}
+
+/// An optimiser's state as a checkpoint keeps it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State<T> {
+    /// Steps done.
+    pub step: u64,
+    /// First moment or velocity.
+    pub m: Params<T>,
+    /// Second moment.
+    pub v: Params<T>,
+}
+
+impl<T: KernelElement> Optimizer<T> {
+    /// State at step 0 for weights of that shape.
+    pub fn new(cpu: &Cpu, shape: &MlpShape, rule: Rule, schedule: Schedule) -> Result<Self> {
+        rule.validate()?;
+        schedule.validate()?;
+        let rows = if shape.kind == InputKind::Bag { shape.input } else { 0 };
+        let (m, v) = (Params::zeros(shape)?, Params::zeros(shape)?);
+        Ok(Self { rule, schedule, lane: Lane::new(cpu), step: 0, m, v, rows_at: vec![0; rows] })
+    }
+
+    /// Continues from a saved state, taken after [`Optimizer::flush`]. Fails if it is of another shape.
+    pub fn restore(&mut self, state: State<T>) -> Result<()> {
+        if state.m.shape != self.m.shape || state.v.shape != self.v.shape {
+            return Err(Error::shape("optimizer", "the saved moments are of another shape than the weights"));
+        }
+        self.rows_at.fill(state.step);
+        (self.step, self.m, self.v) = (state.step, state.m, state.v);
+        Ok(())
+    }
+
+    /// A copy of the state. Call [`Optimizer::flush`] first.
+    pub fn state(&self) -> State<T> {
+        State { step: self.step, m: self.m.clone(), v: self.v.clone() }
+    }
+
+    /// Steps done.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// The learning rate of the next step.
+    pub fn next_lr(&self) -> f64 {
+        self.schedule.rate(self.step)
+    }
+
+    /// Brings the embedding rows of `tokens` up to date; call it before a batch with these tokens is computed.
+    pub fn catch_up(&mut self, params: &mut Params<T>, tokens: &[u32]) -> Result<()> {
+        tokens.iter().try_for_each(|&token| self.catch_up_row(params, token as usize))
+    }
+
+    /// Brings everything up to date: before weights are read as a whole, saved or validated.
+    pub fn flush(&mut self, params: &mut Params<T>) -> Result<()> {
+        (0..self.rows_at.len()).try_for_each(|row| self.catch_up_row(params, row))
+    }
+
+    fn catch_up_row(&mut self, params: &mut Params<T>, row: usize) -> Result<()> {
+        let done = std::mem::replace(&mut self.rows_at[row], self.step);
+        if done == self.step || self.rests(done) {
+            return Ok(());
+        }
+        let h = params.shape.hidden();
+        let range = row * h..(row + 1) * h;
+        for t in done..self.step {
+            let lr = self.schedule.rate(t);
+            let (m, v) = (&mut self.m.first[range.clone()], &mut self.v.first[range.clone()]);
+            self.rule.apply(&mut self.lane, t + 1, lr, None, m, v, &mut params.first[range.clone()])?;
+        }
+        Ok(())
+    }
+
+    /// A row that was never touched and does not shrink stays as it is.
+    fn rests(&self, done: u64) -> bool {
+        let decay = match self.rule {
+            Rule::Sgd { weight_decay, .. } | Rule::Adamw { weight_decay, .. } => weight_decay,
+        };
+        done == 0 && decay == 0.0
+    }
+
+    /// One step down the gradient. The rows of `gradient` are caught up here if they were not before.
+    pub fn step(&mut self, params: &mut Params<T>, gradient: &MetaGradient<T>) -> Result<()> {
+        self.catch_up(params, &gradient.rows)?;
+        let (t, lr, h) = (self.step + 1, self.schedule.rate(self.step), params.shape.hidden());
+        let lane = &mut self.lane;
+        let (m, v) = (&mut self.m, &mut self.v);
+        if params.shape.kind == InputKind::Dense {
+            self.rule.apply(lane, t, lr, Some(&gradient.first), &mut m.first, &mut v.first, &mut params.first)?;
+        }
+        for (&row, g) in gradient.rows.iter().zip(gradient.first.chunks_exact(h)) {
+            let range = row as usize * h..(row as usize + 1) * h;
+            let (m, v) = (&mut m.first[range.clone()], &mut v.first[range.clone()]);
+            self.rule.apply(lane, t, lr, Some(g), m, v, &mut params.first[range])?;
+            self.rows_at[row as usize] = t;
+        }
+        self.rule.apply(lane, t, lr, Some(&gradient.bias), &mut m.bias, &mut v.bias, &mut params.bias)?;
+        self.rule.apply(lane, t, lr, Some(&gradient.head), &mut m.head, &mut v.head, &mut params.head)?;
+        self.step = t;
+        Ok(())
+    }
+}
