@@ -5,10 +5,15 @@ mod error;
 mod rng;
 mod view;
 
+pub mod text;
+
 pub mod backend;
 pub mod cpu;
-pub mod meta;
+
 pub mod model;
+
+pub mod meta;
+
 pub mod optim;
 
 pub use dtype::{Dtype, Element};
