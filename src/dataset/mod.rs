@@ -4,8 +4,18 @@
 //! checks every invariant once and lends out slices of the mapping.
 
 mod check;
+mod columns;
+mod external_sort;
 pub mod format;
 mod mmap;
+mod names;
+mod spool;
+mod tensor_file;
+mod text_ids;
+mod weighing;
+mod writer;
 
 pub use format::{Kind, NO_LABEL};
 pub use mmap::{BagRef, Dataset, peek_format};
+pub use weighing::Weighing;
+pub use writer::{DatasetSpec, DatasetWriter, Row, Written};
