@@ -9,6 +9,7 @@ mod external_sort;
 pub mod format;
 mod mmap;
 mod names;
+pub mod records;
 mod spool;
 mod tensor_file;
 mod text_ids;
