@@ -97,6 +97,14 @@ pub(super) fn finite_f16(name: &str, values: &[f16]) -> Check {
     at.map_or(Ok(()), |i| Err(format!("`{name}` element {i} is {}, not finite", values[i])))
 }
 
+/// All values are positive and finite.
+pub(super) fn positive(name: &str, values: &[f32]) -> Check {
+    match values.iter().position(|v| !(v.is_finite() && *v > 0.0)) {
+        Some(i) => Err(format!("`{name}` element {i} is {}, not a positive number", values[i])),
+        None => Ok(()),
+    }
+}
+
 /// A tensor has as many elements as another demands.
 pub(super) fn length(name: &str, found: usize, wanted: usize, whose: &str) -> Check {
     if found == wanted { Ok(()) } else { Err(format!("`{name}` has {found} elements, but {whose} is {wanted}")) }

@@ -12,6 +12,7 @@ use super::tensor_file::{Summed, TensorFile};
 use super::text_ids::TextIds;
 use super::weighing::Weighing;
 use super::writer::{DatasetSpec, Row};
+use crate::text::Idf;
 
 /// What was pushed, column by column.
 pub(super) struct Columns {
@@ -28,7 +29,7 @@ pub(super) struct Columns {
 /// What is known only after the last row.
 pub(super) struct Last<'a> {
     pub(super) weighing: &'a Weighing,
-    pub(super) idf: Option<&'a [f32]>,
+    pub(super) idf: Option<&'a Idf>,
     /// The final number of each label and language.
     pub(super) labels: &'a [u32],
     pub(super) languages: &'a [u32],
@@ -98,7 +99,7 @@ impl Columns {
                 Tensor::Groups => groups.copy_to(out),
                 Tensor::Tokens => tokens.copy_to(out),
                 Tensor::Signals => signals.copy_to(out),
-                Tensor::Idf => out.write_all(bytemuck::cast_slice(last.idf.unwrap_or_default())),
+                Tensor::Idf => out.write_all(bytemuck::cast_slice(last.idf.map(Idf::as_slice).unwrap_or_default())),
                 Tensor::Labels => write_each(out, || Ok(labels.next()?.map(|l| last.label(l).to_le_bytes()))),
                 Tensor::TextId => write_each(out, || Ok(text_ids.next()?.map(u32::to_le_bytes))),
                 Tensor::Language => write_each(out, || Ok(languages.next()?.map(|l| last.language(l).to_le_bytes()))),
@@ -132,9 +133,13 @@ impl Last<'_> {
             let len = (end - start) as usize;
             tokens.read(len, &mut row_tokens)?;
             values.read(len, &mut row_values)?;
-            self.weighing.weigh(&row_tokens, &mut row_values, self.idf);
+            self.weighing.weigh(&mut row_tokens, &mut row_values, self.idf);
             weights.clear();
             weights.extend(row_values.iter().map(|w| f16::from_f32(*w)));
+            if weights.iter().any(|w| !w.is_finite()) {
+                let why = "a weight is too large for f16; scale to unit length, or use the logarithm of counts";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
             out.write_all(bytemuck::cast_slice(&weights))?;
             start = end;
         }

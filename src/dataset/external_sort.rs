@@ -89,7 +89,7 @@ mod tests {
     proptest! {
         #[test]
         fn equals_sorting_in_memory(
-            mut pairs in prop::collection::vec([0u64..50, any::<u64>()], 0..100),
+            mut pairs in prop::collection::vec((0u64..50, any::<u64>()).prop_map(|(a, b)| [a, b]), 0..100),
             run_len in 1usize..40,
         ) {
             let mut sorter = Sorter::with_run_len(Path::new("."), run_len);

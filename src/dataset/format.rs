@@ -34,7 +34,7 @@
 //! **Invariants**, each checked once when a file is opened, so that no later code checks again:
 //! lengths agree as in the table; `offsets` begin with 0, never decrease and end with `nnz`; the tokens of a row
 //! strictly increase and are `< V`; labels are none or `< label_names.len()`; languages are `< language_names.len()`;
-//! weights, signals and idf are finite; `groups` begin with 0, increase by at least 2 and end with `n`; groups are
+//! weights and signals are finite, idf positive and finite; `groups` begin with 0, increase by at least 2 and end with `n`; groups are
 //! there if and only if the kind is `ranking`; there is no tensor this table does not name; each tensor begins at a
 //! multiple of its element's size in the file (order them as in the table, and pad the header with spaces to a
 //! multiple of 8, and they do). Checksums take a pass over the whole file and are checked on request.

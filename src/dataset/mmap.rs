@@ -223,7 +223,7 @@ impl Dataset {
         }
         if let Some(idf) = self.idf() {
             check::length("idf", idf.len(), meta.vocabulary as usize, "the vocabulary")?;
-            check::finite_f32("idf", idf)?;
+            check::positive("idf", idf)?;
         }
         self.check_signals()?;
         self.check_groups()

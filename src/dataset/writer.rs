@@ -7,7 +7,6 @@
 
 use std::path::{Path, PathBuf};
 
-use half::f16;
 use serde_json::Value;
 
 use super::columns::{Columns, Last};
@@ -16,6 +15,7 @@ use super::names::Names;
 use super::tensor_file::TensorFile;
 use super::weighing::Weighing;
 use crate::atomic_file::folder_of;
+use crate::text::Featurizer;
 use crate::{Error, Result};
 
 /// What must be known before the first row.
@@ -31,6 +31,20 @@ pub struct DatasetSpec {
     pub signal_names: Vec<String>,
     /// How weights come from [`Row::values`].
     pub weighing: Weighing,
+}
+
+impl DatasetSpec {
+    /// For labelled texts that this featurizer turns into token counts; change the fields for another kind.
+    pub fn for_text(featurizer: Featurizer) -> Self {
+        let config = featurizer.config();
+        DatasetSpec {
+            kind: Kind::Labelled,
+            vocabulary: config.vocabulary() as u32,
+            text_config: serde_json::to_string(config).expect("numbers and booleans are always valid JSON"),
+            signal_names: Vec::new(),
+            weighing: Weighing::Text(featurizer),
+        }
+    }
 }
 
 /// One row to be written.
@@ -172,7 +186,7 @@ impl DatasetWriter {
         };
         let shapes = self.columns.shapes(&self.spec);
         let mut file = TensorFile::create(&self.path, &shapes, meta.to_map())?;
-        let last = Last { weighing: &self.spec.weighing, idf: idf.as_deref(), labels: &labels, languages: &languages };
+        let last = Last { weighing: &self.spec.weighing, idf: idf.as_ref(), labels: &labels, languages: &languages };
         self.columns.write(&shapes, &last, &mut file).map_err(|e| Error::io("write", &self.path, e))?;
         file.commit(&self.path)?;
         Ok(self.written)
@@ -198,8 +212,8 @@ impl DatasetWriter {
         if tokens.windows(2).any(|t| t[0] >= t[1]) || tokens.last().is_some_and(|t| *t >= self.spec.vocabulary) {
             return refuse(format!("tokens must strictly increase and be below {}", self.spec.vocabulary));
         }
-        if row.values.iter().any(|v| v.abs() > f16::MAX.to_f32() || v.is_nan()) {
-            return refuse("values must be finite as f16".into());
+        if let Some(value) = row.values.iter().find(|v| !self.spec.weighing.accepts(**v)) {
+            return refuse(format!("the value {value} is out of range for {:?}", self.spec.weighing));
         }
         if row.signals.iter().any(|v| !v.is_finite()) {
             return refuse("signals must be finite".into());
