@@ -29,7 +29,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Turn text files into a token dataset.
-    Prepare(prepare::Prepare),
+    Prepare(Box<prepare::Prepare>),
     /// Say what a dataset holds and where it came from.
     Info(info::Info),
 }
