@@ -1,11 +1,14 @@
 //! metaglot: few-shot learning of text tasks in new languages.
 
+mod atomic_file;
 mod dtype;
 mod error;
 mod rng;
 mod view;
 
 pub mod text;
+
+pub mod dataset;
 
 pub mod backend;
 pub mod cpu;
@@ -16,6 +19,10 @@ pub mod meta;
 
 pub mod optim;
 
+#[cfg(feature = "cli")]
+pub mod cli;
+
+pub use atomic_file::AtomicFile;
 pub use dtype::{Dtype, Element};
 pub use error::{Error, Result};
 pub use rng::{Purpose, Rng};

@@ -1,4 +1,18 @@
-//! The `metaglot` program.
+//! The `metaglot` program: parse, call `cli`, turn an error into exit code 2 (as clap does for a wrong usage).
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+use metaglot::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    match cli::run(Cli::parse(), &mut io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("metaglot: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The command line: one file a subcommand; each is a clap `Args` and a `run` that returns an [`crate::Error`].
+//!
+//! Results go to `out` (standard output), progress to standard error; the program's exit code is made in
+//! `bin/metaglot.rs` and nowhere else.
+#![forbid(unsafe_code)]
+
+mod info;
+mod prepare;
+mod progress;
+mod selection;
+mod text_args;
+
+use std::io::{self, Write};
+
+use clap::{Parser, Subcommand};
+
+use crate::{Error, Result};
+
+/// The arguments of the `metaglot` program.
+#[derive(Debug, Parser)]
+#[command(name = "metaglot", version, about = "Few-shot learning of text tasks in new languages", max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Turn text files into a token dataset.
+    Prepare(Box<prepare::Prepare>),
+    /// Say what a dataset holds and where it came from.
+    Info(info::Info),
+}
+
+/// Does what the arguments say. A reader of `out` that goes away (`| head`) is no error.
+pub fn run(cli: Cli, out: &mut dyn Write) -> Result<()> {
+    let done = match cli.command {
+        Command::Prepare(prepare) => prepare.run(out),
+        Command::Info(info) => info.run(out),
+    };
+    match done {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done,
+    }
+}
+
+/// An error of writing to `out`.
+fn output_error(error: io::Error) -> Error {
+    Error::io("write", "(standard output)", error)
+}

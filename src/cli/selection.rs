@@ -1,0 +1,184 @@
+//! Which fields of a record are the text, label, language and id, and which records are wanted.
+#![forbid(unsafe_code)]
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::dataset::records::Record;
+use crate::{Error, Result};
+
+/// Columns and filters. JSON lines: `a.b` is field b of object a.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Columns and filters")]
+pub(super) struct SelectionArgs {
+    /// Column of the text; several are joined by spaces
+    #[arg(long, value_name = "COL", required = true, value_delimiter = ',')]
+    text: Vec<String>,
+    /// Column of the label; an empty value is no label
+    #[arg(long, value_name = "COL")]
+    label: Option<String>,
+    /// Column of the text's language
+    #[arg(long, value_name = "COL", required_unless_present = "language_is", conflicts_with = "language_is")]
+    language: Option<String>,
+    /// The language of all texts
+    #[arg(long, value_name = "CODE")]
+    language_is: Option<String>,
+    /// Column of the text id: texts with the same one are translations of each other [default: the record's number]
+    #[arg(long, value_name = "COL")]
+    id: Option<String>,
+    /// Column of the text's translation: makes two rows with the same text id of each record
+    #[arg(long, value_name = "COL", value_delimiter = ',')]
+    text2: Vec<String>,
+    /// Column of the translation's language
+    #[arg(long, value_name = "COL", requires = "text2", conflicts_with = "language2_is")]
+    language2: Option<String>,
+    /// The language of all translations
+    #[arg(long, value_name = "CODE", requires = "text2")]
+    language2_is: Option<String>,
+    /// Only records with this value; several for one column: any of them; for several columns: all of them
+    #[arg(long, value_name = "COL=VALUE")]
+    filter: Vec<String>,
+    /// Only these languages
+    #[arg(long, value_name = "CODE", value_delimiter = ',')]
+    languages: Vec<String>,
+    /// Not these languages
+    #[arg(long, value_name = "CODE", value_delimiter = ',')]
+    exclude_languages: Vec<String>,
+}
+
+/// A text with what belongs to it: a row of the dataset to be.
+#[derive(Debug)]
+pub(super) struct Text {
+    pub(super) text: String,
+    pub(super) language: Arc<str>,
+    pub(super) label: Option<Arc<str>>,
+    pub(super) id: Arc<str>,
+}
+
+/// The arguments, with columns as places in a record.
+#[derive(Debug)]
+pub(super) struct Selection {
+    /// The fields records must have, each once.
+    pub(super) fields: Vec<String>,
+    texts: Vec<(Vec<usize>, Language)>,
+    label: Option<usize>,
+    id: Option<usize>,
+    filters: Vec<(usize, HashSet<String>)>,
+    only: HashSet<String>,
+    exclude: HashSet<String>,
+}
+
+#[derive(Debug)]
+enum Language {
+    Column(usize),
+    Is(Arc<str>),
+}
+
+impl SelectionArgs {
+    pub(super) fn selection(&self) -> Result<Selection> {
+        let mut fields = Vec::new();
+        let mut place = |column: &String| {
+            fields.iter().position(|f| f == column).unwrap_or_else(|| {
+                fields.push(column.clone());
+                fields.len() - 1
+            })
+        };
+        let mut texts = vec![(
+            self.text.iter().map(&mut place).collect(),
+            language(&self.language, &self.language_is, "language", &mut place)?,
+        )];
+        if !self.text2.is_empty() {
+            let columns = self.text2.iter().map(&mut place).collect();
+            texts.push((columns, language(&self.language2, &self.language2_is, "language2", &mut place)?));
+        }
+        let mut filters: Vec<(usize, HashSet<String>)> = Vec::new();
+        for filter in &self.filter {
+            let Some((column, value)) = filter.split_once('=') else {
+                return Err(Error::config("--filter", format!("`{filter}` is not COL=VALUE")));
+            };
+            let column = place(&column.to_owned());
+            match filters.iter_mut().find(|(c, _)| *c == column) {
+                Some((_, values)) => values.insert(value.to_owned()),
+                None => {
+                    filters.push((column, HashSet::from([value.to_owned()])));
+                    true
+                }
+            };
+        }
+        Ok(Selection {
+            texts,
+            label: self.label.as_ref().map(&mut place),
+            id: self.id.as_ref().map(&mut place),
+            filters,
+            only: self.languages.iter().cloned().collect(),
+            exclude: self.exclude_languages.iter().cloned().collect(),
+            fields,
+        })
+    }
+
+    /// Whether records hold a translation too.
+    pub(super) fn pairs(&self) -> bool {
+        !self.text2.is_empty()
+    }
+
+    /// For the dataset's `made_by`.
+    pub(super) fn describe(&self) -> Value {
+        json!({
+            "text": self.text, "label": self.label, "language": self.language, "language_is": self.language_is,
+            "id": self.id, "text2": self.text2, "language2": self.language2, "language2_is": self.language2_is,
+            "filter": self.filter, "languages": self.languages, "exclude_languages": self.exclude_languages,
+        })
+    }
+}
+
+fn language(
+    column: &Option<String>,
+    is: &Option<String>,
+    name: &str,
+    place: &mut impl FnMut(&String) -> usize,
+) -> Result<Language> {
+    match (column, is) {
+        (Some(column), _) => Ok(Language::Column(place(column))),
+        (None, Some(code)) if !code.is_empty() => Ok(Language::Is(code.as_str().into())),
+        _ => Err(Error::config(format!("--{name}"), format!("wanted --{name} COL or --{name}-is CODE"))),
+    }
+}
+
+impl Selection {
+    /// The texts of a record: one, two for pairs, none if a filter holds it back. `number` counts the records kept
+    /// so far. The error says what is wrong with the record.
+    pub(super) fn texts(&self, record: &Record, number: u64) -> std::result::Result<Vec<Text>, String> {
+        let value = |place: usize| &record.values[place];
+        if self.filters.iter().any(|(place, wanted)| !wanted.contains(&**value(*place))) {
+            return Ok(Vec::new());
+        }
+        let id = self.id.map_or_else(|| number.to_string().into(), |place| value(place).clone());
+        if id.is_empty() {
+            return Err("the text id is empty".into());
+        }
+        let label = self.label.map(|place| value(place).clone()).filter(|label| !label.is_empty());
+        let mut texts = Vec::with_capacity(self.texts.len());
+        for (columns, language) in &self.texts {
+            let language = match language {
+                Language::Column(place) => value(*place).clone(),
+                Language::Is(code) => code.clone(),
+            };
+            if language.is_empty() {
+                return Err("the language is empty".into());
+            }
+            if !self.wants(&language) {
+                return Ok(Vec::new());
+            }
+            let text = columns.iter().map(|place| &**value(*place)).collect::<Vec<_>>().join(" ");
+            texts.push(Text { text, language, label: label.clone(), id: id.clone() });
+        }
+        Ok(texts)
+    }
+
+    fn wants(&self, language: &str) -> bool {
+        (self.only.is_empty() || self.only.contains(language)) && !self.exclude.contains(language)
+    }
+}
