@@ -17,6 +17,8 @@ pub mod model;
 
 pub mod meta;
 
+pub mod episode;
+
 pub mod optim;
 
 #[cfg(feature = "cli")]
