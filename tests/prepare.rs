@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use flate2::write::GzEncoder;
 use metaglot::dataset::{Dataset, Kind, NO_LABEL};
-use metaglot::text::{Featurizer, TextConfig};
+use metaglot::text::{Featurizer, Romanize, TextConfig};
 use tempfile::TempDir;
 
 /// A folder with the inputs of a test.
@@ -170,7 +170,7 @@ fn an_array_in_a_json_line_makes_a_record_of_each_element() {
 fn text_switches_reach_the_featurizer_and_the_file() {
     let bench = Bench::new().with("a.tsv", "text\nStraße www.example.org 12\n");
     let flags = "--no-normalize --no-casefold --no-strip-markup --no-strip-urls --no-strip-control --stop-words \
-                 --no-romanize --no-words --ngrams 2-3 --hash-bits 12 --no-sublinear-tf --no-idf --no-l2";
+                 --romanize off --no-words --ngrams 2-3 --hash-bits 12 --no-sublinear-tf --no-idf --no-l2";
     let data = bench.prepare(&format!("a.tsv --text text --language-is de {flags}"));
     let wanted = TextConfig {
         normalize: false,
@@ -179,7 +179,7 @@ fn text_switches_reach_the_featurizer_and_the_file() {
         strip_urls: false,
         strip_control: false,
         stop_words: true,
-        romanize: false,
+        romanize: Romanize::Off,
         words: false,
         ngram_min: 2,
         ngram_max: 3,

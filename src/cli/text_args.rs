@@ -1,10 +1,10 @@
 //! The flags that set a [`TextConfig`]: one for each of its switches.
 #![forbid(unsafe_code)]
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::Result;
-use crate::text::TextConfig;
+use crate::text::{Romanize, TextConfig};
 
 /// How text becomes tokens. The settings are stored in the dataset.
 #[derive(Args, Debug)]
@@ -28,14 +28,14 @@ pub(super) struct TextArgs {
     /// Drop stop words, of the languages that have a list
     #[arg(long)]
     stop_words: bool,
-    /// Do not add the features of romanised words
-    #[arg(long)]
-    no_romanize: bool,
+    /// Read words in ASCII letters: not, as well, or only so
+    #[arg(long, value_enum, default_value = "only", value_name = "HOW")]
+    romanize: RomanizeArg,
     /// Do not hash whole words
     #[arg(long)]
     no_words: bool,
     /// Lengths of the character n-grams to hash, or `none`
-    #[arg(long, value_name = "MIN-MAX", default_value = "1-4", value_parser = ngrams)]
+    #[arg(long, value_name = "MIN-MAX", default_value = "2-5", value_parser = ngrams)]
     ngrams: (u32, u32),
     /// The vocabulary has 2^BITS tokens
     #[arg(long, value_name = "BITS", default_value_t = TextConfig::default().hash_bits)]
@@ -51,6 +51,23 @@ pub(super) struct TextArgs {
     no_l2: bool,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RomanizeArg {
+    Off,
+    Also,
+    Only,
+}
+
+impl From<RomanizeArg> for Romanize {
+    fn from(how: RomanizeArg) -> Self {
+        match how {
+            RomanizeArg::Off => Romanize::Off,
+            RomanizeArg::Also => Romanize::Also,
+            RomanizeArg::Only => Romanize::Only,
+        }
+    }
+}
+
 impl TextArgs {
     /// The settings, checked.
     pub(super) fn config(&self) -> Result<TextConfig> {
@@ -61,7 +78,7 @@ impl TextArgs {
             strip_urls: !self.no_strip_urls,
             strip_control: !self.no_strip_control,
             stop_words: self.stop_words,
-            romanize: !self.no_romanize,
+            romanize: self.romanize.into(),
             words: !self.no_words,
             ngram_min: self.ngrams.0,
             ngram_max: self.ngrams.1,
@@ -80,5 +97,5 @@ fn ngrams(text: &str) -> std::result::Result<(u32, u32), String> {
         return Ok((0, 0));
     }
     let range = text.split_once('-').and_then(|(min, max)| Some((min.parse().ok()?, max.parse().ok()?)));
-    range.ok_or_else(|| "wanted MIN-MAX, for example 1-4, or none".into())
+    range.ok_or_else(|| "wanted MIN-MAX, for example 2-5, or none".into())
 }

@@ -11,7 +11,7 @@
 use any_ascii::any_ascii_char;
 use rayon::prelude::*;
 
-use super::{StopWords, TextConfig, clean, words};
+use super::{Romanize, StopWords, TextConfig, clean, words};
 use crate::Result;
 
 const WORD_START: u8 = 0xfe;
@@ -63,8 +63,12 @@ impl Featurizer {
             Hasher { config: &self.config, ids: Vec::with_capacity(8 * cleaned.len()), marked: Vec::new() };
         let mut romanised = String::new();
         for word in words(&cleaned).filter(|word| !stop_words.is_some_and(|list| list.contains(word))) {
-            hasher.add(word);
-            if self.config.romanize && romanise(word, self.config.casefold, &mut romanised) {
+            let differs =
+                self.config.romanize != Romanize::Off && romanise(word, self.config.casefold, &mut romanised);
+            if !(differs && self.config.romanize == Romanize::Only) {
+                hasher.add(word);
+            }
+            if differs {
                 hasher.add(&romanised);
             }
         }

@@ -33,7 +33,7 @@ mod urls;
 mod weights;
 
 pub use clean::clean;
-pub use config::TextConfig;
+pub use config::{Romanize, TextConfig};
 pub use features::{Featurizer, TokenCounts};
 pub use segment::{sentences, words};
 pub use stopwords::StopWords;
