@@ -4,6 +4,7 @@ mod atomic_file;
 mod dtype;
 mod error;
 mod rng;
+mod tensor_file;
 mod view;
 
 pub mod text;

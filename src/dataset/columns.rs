@@ -8,10 +8,10 @@ use half::f16;
 
 use super::format::{Kind, NO_LABEL, Tensor};
 use super::spool::{Spool, SpoolReader};
-use super::tensor_file::{Summed, TensorFile};
 use super::text_ids::TextIds;
 use super::weighing::Weighing;
 use super::writer::{DatasetSpec, Row};
+use crate::tensor_file::{Summed, TensorFile};
 use crate::text::Idf;
 
 /// What was pushed, column by column.
@@ -94,7 +94,7 @@ impl Columns {
         let (mut labels, mut languages) = (self.labels.into_reader()?, self.languages.into_reader()?);
         let (mut text_ids, mut values) = (self.text_ids.into_numbers()?, self.values.into_reader()?);
         for (tensor, _) in shapes {
-            file.tensor(*tensor, |out| match tensor {
+            file.tensor(tensor.name(), |out| match tensor {
                 Tensor::Offsets => offsets.copy_to(out),
                 Tensor::Groups => groups.copy_to(out),
                 Tensor::Tokens => tokens.copy_to(out),

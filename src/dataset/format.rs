@@ -39,10 +39,11 @@
 //! multiple of its element's size in the file (order them as in the table, and pad the header with spaces to a
 //! multiple of 8, and they do). Checksums take a pass over the whole file and are checked on request.
 //!
-//! **Limits.** The header has at most [`MAX_HEADER_BYTES`], `n` is at most `u32::MAX`, languages at most 65 536.
+//! **Limits.** The header has at most 16 MiB, `n` is at most `u32::MAX`, languages at most 65 536.
 //! Unknown metadata keys are ignored; another version is refused.
 #![forbid(unsafe_code)]
 
+use crate::tensor_file::crc_key;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use safetensors::Dtype;
@@ -57,8 +58,6 @@ compile_error!(
 pub const FORMAT: &str = "metaglot-dataset";
 /// The value of the metadata key `version`.
 pub const VERSION: &str = "1";
-/// The most bytes a header may have: enough for a hundred thousand names, too few to exhaust memory.
-pub const MAX_HEADER_BYTES: u64 = 16 << 20;
 /// The most rows: row numbers and text ids are u32.
 pub const MAX_ROWS: u64 = u32::MAX as u64;
 /// The most languages: their indices are u16.
@@ -166,7 +165,7 @@ impl Tensor {
 
     /// The metadata key of its checksum.
     pub fn crc_key(self) -> String {
-        format!("crc32.{}", self.name())
+        crc_key(self.name())
     }
 }
 

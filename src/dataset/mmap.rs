@@ -13,7 +13,8 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::check::{self, Check};
-use super::format::{self, Kind, MAX_HEADER_BYTES, MAX_ROWS, Meta, NO_LABEL, Tensor};
+use super::format::{self, Kind, MAX_ROWS, Meta, NO_LABEL, Tensor};
+use crate::tensor_file::MAX_HEADER_BYTES;
 use crate::{Error, Result};
 
 /// A dataset, open for reading. Clones share the mapping; `Send` and `Sync`.

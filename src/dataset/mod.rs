@@ -11,7 +11,6 @@ mod mmap;
 mod names;
 pub mod records;
 mod spool;
-mod tensor_file;
 mod text_ids;
 mod weighing;
 mod writer;

@@ -12,9 +12,9 @@ use serde_json::Value;
 use super::columns::{Columns, Last};
 use super::format::{Kind, MAX_LANGUAGES, MAX_ROWS, Meta, NO_LABEL};
 use super::names::Names;
-use super::tensor_file::TensorFile;
 use super::weighing::Weighing;
 use crate::atomic_file::folder_of;
+use crate::tensor_file::TensorFile;
 use crate::text::Featurizer;
 use crate::{Error, Result};
 
@@ -185,7 +185,8 @@ impl DatasetWriter {
             made_by: made_by.to_string(),
         };
         let shapes = self.columns.shapes(&self.spec);
-        let mut file = TensorFile::create(&self.path, &shapes, meta.to_map())?;
+        let specs: Vec<_> = shapes.iter().map(|(t, s)| (t.name().to_string(), t.dtype(), s.clone())).collect();
+        let mut file = TensorFile::create(&self.path, &specs, meta.to_map())?;
         let last = Last { weighing: &self.spec.weighing, idf: idf.as_ref(), labels: &labels, languages: &languages };
         self.columns.write(&shapes, &last, &mut file).map_err(|e| Error::io("write", &self.path, e))?;
         file.commit(&self.path)?;

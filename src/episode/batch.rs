@@ -122,11 +122,9 @@ impl SetBuffer {
         let targets = match targets {
             TargetKind::Classes => BatchTargets::Classes(&self.labels),
             TargetKind::Pairs => BatchTargets::Pairs,
-            TargetKind::Lists => BatchTargets::Lists {
-                offsets: &self.lists,
-                positives: &self.positives,
-                episodes: &self.list_bounds,
-            },
+            TargetKind::Lists => {
+                BatchTargets::Lists { offsets: &self.lists, positives: &self.positives, episodes: &self.list_bounds }
+            }
         };
         Ok(EpisodeSet { inputs, rows: &self.rows, targets })
     }
@@ -206,10 +204,7 @@ impl EpisodeBatch {
 
     /// As the meta-gradient takes it.
     pub fn view(&self, shape: &MlpShape) -> Result<MetaBatch<'_, f32>> {
-        Ok(MetaBatch {
-            support: self.support.view(shape, self.targets)?,
-            query: self.query.view(shape, self.targets)?,
-        })
+        Ok(MetaBatch { support: self.support.view(shape, self.targets)?, query: self.query.view(shape, self.targets)? })
     }
 
     /// How many query predictions are right, of how many.

@@ -95,7 +95,8 @@ impl<'a> LabelledSource<'a> {
             for &row in &rows[..k] {
                 self.push(row, class, share, dropout, &mut batch.support);
             }
-            let queries = if cross { self.other_texts(&rows[..k], rows_of(query, class), rng) } else { rows[k..].to_vec() };
+            let queries =
+                if cross { self.other_texts(&rows[..k], rows_of(query, class), rng) } else { rows[k..].to_vec() };
             for &row in queries.iter().take(q) {
                 self.push(row, class, share, dropout, &mut batch.query);
             }

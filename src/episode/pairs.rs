@@ -45,7 +45,10 @@ impl<'a> PairSource<'a> {
     /// is unknown.
     pub fn new(data: &'a Dataset, split: &Split, spec: PairSpec) -> Result<Self> {
         if spec.query < 2 || spec.meta_batch == 0 || !(0.0..1.0).contains(&spec.dropout) {
-            return Err(Error::config("episodes", format!("at least 2 query pairs and 1 episode are needed: {spec:?}")));
+            return Err(Error::config(
+                "episodes",
+                format!("at least 2 query pairs and 1 episode are needed: {spec:?}"),
+            ));
         }
         let pivot = match &spec.pivot {
             None => None,

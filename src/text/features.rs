@@ -63,8 +63,7 @@ impl Featurizer {
             Hasher { config: &self.config, ids: Vec::with_capacity(8 * cleaned.len()), marked: Vec::new() };
         let mut romanised = String::new();
         for word in words(&cleaned).filter(|word| !stop_words.is_some_and(|list| list.contains(word))) {
-            let differs =
-                self.config.romanize != Romanize::Off && romanise(word, self.config.casefold, &mut romanised);
+            let differs = self.config.romanize != Romanize::Off && romanise(word, self.config.casefold, &mut romanised);
             if !(differs && self.config.romanize == Romanize::Only) {
                 hasher.add(word);
             }

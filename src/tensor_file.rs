@@ -8,40 +8,42 @@ use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use serde::Serialize;
 
-use super::format::{MAX_HEADER_BYTES, Tensor};
 use crate::{AtomicFile, Error, Result};
+
+/// The most bytes a header may have: enough for a hundred thousand names, too few to exhaust memory.
+pub(crate) const MAX_HEADER_BYTES: u64 = 16 << 20;
+
+/// A tensor to be written: name, element type, shape.
+pub(crate) type TensorSpec = (String, Dtype, Vec<usize>);
 
 #[derive(Serialize)]
 struct Header {
     #[serde(rename = "__metadata__")]
     metadata: BTreeMap<String, String>,
     #[serde(flatten)]
-    tensors: BTreeMap<&'static str, TensorInfo>,
+    tensors: BTreeMap<String, TensorInfo>,
 }
 
 /// A file whose header is written and whose tensors are to follow.
-pub(super) struct TensorFile {
+pub(crate) struct TensorFile {
     out: BufWriter<AtomicFile>,
     header: Header,
 }
 
 impl TensorFile {
     /// The tensors' shapes must be known, and come in the order in which they will be written.
-    pub(super) fn create(
-        path: &Path,
-        shapes: &[(Tensor, Vec<usize>)],
-        metadata: BTreeMap<String, String>,
-    ) -> Result<Self> {
+    pub(crate) fn create(path: &Path, tensors: &[TensorSpec], metadata: BTreeMap<String, String>) -> Result<Self> {
         let mut header = Header { metadata, tensors: BTreeMap::new() };
         let mut start = 0;
-        for (tensor, shape) in shapes {
-            let end = start + shape.iter().product::<usize>() * tensor.element_bytes();
-            let info = TensorInfo { dtype: tensor.dtype(), shape: shape.clone(), data_offsets: (start, end) };
-            header.tensors.insert(tensor.name(), info);
-            header.metadata.insert(tensor.crc_key(), crc_text(0));
+        for (name, dtype, shape) in tensors {
+            let end = start + shape.iter().product::<usize>() * dtype.bitsize() / 8;
+            let info = TensorInfo { dtype: *dtype, shape: shape.clone(), data_offsets: (start, end) };
+            header.tensors.insert(name.clone(), info);
+            header.metadata.insert(crc_key(name), crc_text(0));
             start = end;
         }
         let bytes = encode(&header);
@@ -55,21 +57,21 @@ impl TensorFile {
     }
 
     /// Writes the next tensor: `fill` writes its bytes, exactly as many as its shape says.
-    pub(super) fn tensor(
+    pub(crate) fn tensor(
         &mut self,
-        tensor: Tensor,
+        name: &str,
         fill: impl FnOnce(&mut Summed<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut summed = Summed { out: &mut self.out, crc: crc32fast::Hasher::new(), len: 0 };
         fill(&mut summed)?;
-        let (start, end) = self.header.tensors[tensor.name()].data_offsets;
-        assert_eq!(summed.len, end - start, "tensor {} has another length than its header says", tensor.name());
-        self.header.metadata.insert(tensor.crc_key(), crc_text(summed.crc.finalize()));
+        let (start, end) = self.header.tensors[name].data_offsets;
+        assert_eq!(summed.len, end - start, "tensor {name} has another length than its header says");
+        self.header.metadata.insert(crc_key(name), crc_text(summed.crc.finalize()));
         Ok(())
     }
 
     /// Completes the header and puts the file in place.
-    pub(super) fn commit(mut self, path: &Path) -> Result<()> {
+    pub(crate) fn commit(mut self, path: &Path) -> Result<()> {
         let bytes = encode(&self.header);
         (|| {
             self.out.seek(SeekFrom::Start(0))?;
@@ -83,7 +85,7 @@ impl TensorFile {
 }
 
 /// Takes a tensor's bytes and sums them up.
-pub(super) struct Summed<'a> {
+pub(crate) struct Summed<'a> {
     out: &'a mut BufWriter<AtomicFile>,
     crc: crc32fast::Hasher,
     len: usize,
@@ -112,6 +114,11 @@ fn encode(header: &Header) -> Vec<u8> {
     let mut bytes = serde_json::to_vec(header).expect("a header of strings and numbers is always valid JSON");
     bytes.resize(bytes.len().next_multiple_of(8), b' ');
     bytes
+}
+
+/// The metadata key of a tensor's checksum.
+pub(crate) fn crc_key(name: &str) -> String {
+    format!("crc32.{name}")
 }
 
 /// Always 8 digits, so that the header keeps its length when the zeros become checksums.
