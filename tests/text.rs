@@ -17,6 +17,8 @@ const SAMPLES: [(&str, &str); 8] = [
     ("the cat\u{ad} sat on the ﬁrst Ｔｏｋｙｏ mat&nbsp;&amp; the end", "eng"),
 ];
 
+type Change = fn(&mut TextConfig);
+
 fn featurizer(change: impl FnOnce(&mut TextConfig)) -> Featurizer {
     let mut config = TextConfig::default();
     change(&mut config);
@@ -294,7 +296,7 @@ fn every_language_name_reaches_its_list() {
 
 #[test]
 fn each_switch_changes_the_output() {
-    let changes: [(&str, fn(&mut TextConfig)); 14] = [
+    let changes: [(&str, Change); 14] = [
         ("normalize", |c| c.normalize = false),
         ("casefold", |c| c.casefold = false),
         ("strip_markup", |c| c.strip_markup = false),
@@ -407,7 +409,7 @@ fn idf_survives_a_round_trip_and_refuses_nonsense() {
 fn configurations_are_checked_and_survive_a_round_trip() {
     let changed = TextConfig { romanize: false, hash_bits: 9, ngram_min: 2, ..TextConfig::default() };
     assert_eq!(serde_json::from_str::<TextConfig>(&serde_json::to_string(&changed).unwrap()).unwrap(), changed);
-    let wrong: [(&str, fn(&mut TextConfig)); 6] = [
+    let wrong: [(&str, Change); 6] = [
         ("hash_bits", |c| c.hash_bits = 7),
         ("hash_bits", |c| c.hash_bits = 25),
         ("ngram_min", |c| c.ngram_min = 0),
