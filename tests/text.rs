@@ -14,8 +14,10 @@ const SAMPLES: [(&str, &str); 8] = [
     ("มนุษย์ทั้งหลายเกิดมามีอิสระและเสมอภาคกัน", "tha"),
     ("يولد جميع الناس أحرارا متساوين في الكرامة والحقوق.", "arb"),
     ("सभी मनुष्यों को गौरव और अधिकारों के मामले में जन्मजात स्वतन्त्रता प्राप्त है।", "hin"),
-    ("the cat\u{ad} sat on the ﬁrst mat&nbsp;&amp; the end", "eng"),
+    ("the cat\u{ad} sat on the ﬁrst Ｔｏｋｙｏ mat&nbsp;&amp; the end", "eng"),
 ];
+
+type Change = fn(&mut TextConfig);
 
 fn featurizer(change: impl FnOnce(&mut TextConfig)) -> Featurizer {
     let mut config = TextConfig::default();
@@ -51,7 +53,7 @@ fn configs() -> impl Strategy<Value = TextConfig> {
         words: on[7],
         ngram_min: if on[7] && on[8] { 0 } else { 1 },
         ngram_max: if on[7] && on[8] { 0 } else { 3 },
-        hash_bits: if on[9] { 8 } else { 24 },
+        hash_bits: if on[9] { 8 } else { 12 },
         sublinear_tf: on[10],
         l2: on[11],
         ..TextConfig::default()
@@ -59,7 +61,7 @@ fn configs() -> impl Strategy<Value = TextConfig> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn clean_is_idempotent(text in texts(), config in configs()) {
@@ -146,7 +148,7 @@ fn clean_removes_addresses_and_leaves_the_sentence() {
         ("mailto:a@b.example ok", "ok"),
         ("at 5 @ home, a@b, 12:30, end.Next", "at 5 @ home, a@b, 12:30, end.next"),
         ("FTP://X.Y/z <a href=http://x.y/>in</a>", "in"),
-        ("http:// empty, wwwidth", "http:// empty, wwwidth"),
+        ("http:// empty, awww.cute", "http:// empty, awww.cute"),
     ];
     for (text, wanted) in cases {
         assert_eq!(clean(text, &TextConfig::default()), wanted, "{text}");
@@ -205,11 +207,11 @@ fn words_of_many_scripts() {
             &["It's", "3.14", "e", "mail", "snake_case", "Olé", "50", "tag"],
         ),
         ("我喜欢中国文化。", &["我", "喜欢", "中国", "文化"]),
-        ("私は東京に住んでいます。", &["私", "は", "東京", "に", "住ん", "で", "い", "ます"]),
+        ("私は日本の学生です。", &["私", "は", "日本", "の", "学生", "です"]),
         ("ฉันรักประเทศไทย", &["ฉัน", "รัก", "ประเทศไทย"]),
         ("ខ្ញុំស្រលាញ់ប្រទេសកម្ពុជា", &["ខ្ញុំ", "ស្រលាញ់", "ប្រទេស", "កម្ពុជា"]),
         ("ຂ້ອຍຮັກປະເທດລາວ", &["ຂ້ອຍ", "ຮັກ", "ປະເທດ", "ລາວ"]),
-        ("မြန်မာနိုင်ငံ", &["မြန်မာ", "နိုင်ငံ"]),
+        ("ကျောင်းသားစာအုပ်ဖတ်သည်", &["ကျောင်းသား", "စာအုပ်", "ဖတ်သည်"]),
         ("أحب اللغة العربية، كثيرا؟", &["أحب", "اللغة", "العربية", "كثيرا"]),
         ("मैं हिन्दी बोलता हूँ।", &["मैं", "हिन्दी", "बोलता", "हूँ"]),
         ("한국어를 배워요.", &["한국어를", "배워요"]),
@@ -233,7 +235,7 @@ fn sentences_of_many_scripts() {
         ("ខ្ញុំជាសិស្ស។ គាត់ជាគ្រូ។", &["ខ្ញុំជាសិស្ស។", "គាត់ជាគ្រូ។"]),
         ("ฉันเป็นนักเรียน\nเธอเป็นครู", &["ฉันเป็นนักเรียน", "เธอเป็นครู"]),
         ("ຂ້ອຍຮັກ ¶ ປະເທດລາວ", &["ຂ້ອຍຮັກ", "ປະເທດລາວ"]),
-        ("¶ a ¶\r\n see ¶3 b\u{2029}c ¶ ¶ ", &["a", "see ¶3 b", "c"]),
+        ("¶ a ¶\r\n see ¶3 §4¶ b\u{2029}c ¶ ¶ ", &["a", "see ¶3 §4¶ b", "c"]),
     ];
     for (text, wanted) in cases {
         assert_eq!(sentences(text).collect::<Vec<_>>(), wanted, "{text}");
@@ -294,7 +296,7 @@ fn every_language_name_reaches_its_list() {
 
 #[test]
 fn each_switch_changes_the_output() {
-    let changes: [(&str, fn(&mut TextConfig)); 14] = [
+    let changes: [(&str, Change); 14] = [
         ("normalize", |c| c.normalize = false),
         ("casefold", |c| c.casefold = false),
         ("strip_markup", |c| c.strip_markup = false),
@@ -317,7 +319,7 @@ fn each_switch_changes_the_output() {
     };
     let wanted = bags(&featurizer(|_| {}));
     for (name, change) in changes {
-        assert_ne!(bags(&featurizer(change)), wanted, "{name} changes nothing");
+        assert!(bags(&featurizer(change)) != wanted, "{name} changes nothing");
     }
 }
 
@@ -326,8 +328,17 @@ fn each_switch_changes_the_output() {
 fn golden_token_ids() {
     let words_only = featurizer(|c| (c.ngram_min, c.ngram_max, c.romanize) = (0, 0, false));
     let ngrams_only = featurizer(|c| (c.words, c.ngram_max, c.hash_bits) = (false, 2, 24));
-    assert_eq!(words_only.counts("boris Борис 東京 boris", "rus"), TokenCounts { tokens: vec![], counts: vec![] });
-    assert_eq!(ngrams_only.counts("où", "fra"), TokenCounts { tokens: vec![], counts: vec![] });
+    assert_eq!(
+        words_only.counts("boris Борис 東京 boris", "rus"),
+        TokenCounts { tokens: vec![1790, 36023, 36537], counts: vec![1, 1, 2] }
+    );
+    assert_eq!(
+        ngrams_only.counts("où", "fra"),
+        TokenCounts {
+            tokens: vec![2974301, 3873121, 4031645, 5010041, 9837311, 9876296, 10839011, 16099747],
+            counts: vec![1, 1, 1, 2, 1, 1, 2, 1]
+        }
+    );
 }
 
 #[test]
@@ -335,7 +346,7 @@ fn romanised_features_meet_across_scripts() {
     let on = featurizer(|_| {});
     let tokens =
         |featurizer: &Featurizer, text| featurizer.counts(text, "und").tokens.into_iter().collect::<HashSet<_>>();
-    for (latin, other) in [("boris", "Борис"), ("cafe", "café"), ("sofia", "София"), ("toyota", "トヨタ")]
+    for (latin, other) in [("boris", "Борис"), ("cafe", "café"), ("moskva", "Москва"), ("toyota", "トヨタ")]
     {
         assert!(tokens(&on, latin).is_subset(&tokens(&on, other)), "{latin} {other}");
     }
@@ -398,7 +409,7 @@ fn idf_survives_a_round_trip_and_refuses_nonsense() {
 fn configurations_are_checked_and_survive_a_round_trip() {
     let changed = TextConfig { romanize: false, hash_bits: 9, ngram_min: 2, ..TextConfig::default() };
     assert_eq!(serde_json::from_str::<TextConfig>(&serde_json::to_string(&changed).unwrap()).unwrap(), changed);
-    let wrong: [(&str, fn(&mut TextConfig)); 6] = [
+    let wrong: [(&str, Change); 6] = [
         ("hash_bits", |c| c.hash_bits = 7),
         ("hash_bits", |c| c.hash_bits = 25),
         ("ngram_min", |c| c.ngram_min = 0),

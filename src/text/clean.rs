@@ -58,9 +58,21 @@ pub fn clean(text: &str, config: &TextConfig) -> String {
     current
 }
 
-/// ASCII without any character that markup, entities or addresses need: a second round would change nothing.
+/// Whether it is plain to see that a second round would change nothing: only characters that no step touches, whatever
+/// stands beside them, and no beginning of an address. True of most text, and saves that text the second round.
 fn is_plain(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii() && !b"&<>@:wW".contains(&b))
+    let begins_address = |pair: &[u8]| matches!(pair, [b':', b'/'] | [b'w' | b'W', b'.']);
+    text.chars().all(is_inert) && !text.as_bytes().windows(2).any(begins_address)
+}
+
+/// Characters that are their own folding and NFKC form and compose with none of the others: ASCII but for the marks of
+/// markup and mail, small letters of Latin-1 and Russian, Arabic and Hindi letters, Kana, Han.
+fn is_inert(c: char) -> bool {
+    match c {
+        '\0'..='\x7f' => !matches!(c, '&' | '<' | '>' | '@'),
+        _ => matches!(c, 'à'..='ö' | 'ø'..='ÿ' | 'а'..='я' | 'ا'..='ي' | '\u{904}'..='\u{939}' | '\u{93e}'..='\u{94d}'
+            | 'ぁ'..='ゖ' | 'ァ'..='ヺ' | '\u{3001}' | '\u{3002}' | '\u{4e00}'..='\u{9fff}'),
+    }
 }
 
 fn one_round(text: &str, config: &TextConfig) -> String {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use unicode_normalization::char::canonical_combining_class;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
@@ -49,12 +50,26 @@ fn fold_char(c: char, folded: &mut String) {
         // The dot that lower-casing a decomposed İ leaves behind, and that Lithuanian writes below accents.
         '\u{307}' if folded.ends_with('i') => {}
         _ if is_caseless(c) => folded.push(c),
-        _ => {
-            let upper = c.to_lowercase().flat_map(char::to_uppercase);
-            folded.extend(upper.flat_map(char::to_lowercase));
-        }
+        _ => match ONE_TO_ONE.get(c as usize) {
+            Some(Some(small)) => folded.push(*small),
+            _ => folded.extend(full_folding(c)),
+        },
     }
 }
+
+fn full_folding(c: char) -> impl Iterator<Item = char> {
+    c.to_lowercase().flat_map(char::to_uppercase).flat_map(char::to_lowercase)
+}
+
+/// The foldings of Latin, Greek, Cyrillic and Armenian that are one character: the three look-ups done once. Without it
+/// Russian is folded at a fraction of the speed.
+static ONE_TO_ONE: LazyLock<Vec<Option<char>>> = LazyLock::new(|| {
+    let only = |c: char| {
+        let mut folding = full_folding(c);
+        folding.next().filter(|_| folding.next().is_none())
+    };
+    ('\0'..'\u{590}').map(only).collect()
+});
 
 /// Large blocks without case: skipping the three look-ups there makes folding Asian text several times faster.
 fn is_caseless(c: char) -> bool {
