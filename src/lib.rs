@@ -22,6 +22,10 @@ pub mod episode;
 
 pub mod optim;
 
+pub mod checkpoint;
+
+pub mod train;
+
 #[cfg(feature = "cli")]
 pub mod cli;
 

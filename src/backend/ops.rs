@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::view::{Bags, MatMut, MatRef};
 
 /// One thread's way to the kernels: operations of element type `T` and their packing space.
+#[derive(Clone)]
 pub struct Lane<T: KernelElement> {
     ops: &'static Ops<T>,
     pack: Vec<T>,

@@ -81,6 +81,7 @@ impl Rule {
 }
 
 /// An optimiser with its state for one set of weights.
+#[derive(Clone)]
 pub struct Optimizer<T: KernelElement> {
     rule: Rule,
     schedule: Schedule,

@@ -1,0 +1,303 @@
+//! The outer loop: draw a meta-batch, compute the meta-gradient, take a step; now and then validate, save, stop early.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::checkpoint::{Checkpoint, Progress, RunState};
+use crate::cpu::Cpu;
+use crate::episode::{EpisodeBatch, EpisodeSource, Part, TargetKind};
+use crate::error::{Error, Result};
+use crate::meta::{GramSpace, InnerLoop, Limits, MetaGradient, Order};
+use crate::model::{MlpShape, Params};
+use crate::optim::{Optimizer, Rule, Schedule};
+
+/// The settings of a run that do not depend on its task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Names all random numbers of the run.
+    pub seed: u64,
+    /// Inner steps on the support set; 0 trains jointly.
+    pub inner_steps: usize,
+    /// Learning rate of the inner steps.
+    pub inner_lr: f64,
+    /// Leave the second-order part out (first-order MAML).
+    pub first_order: bool,
+    /// The outer optimiser.
+    pub optimizer: Rule,
+    /// The outer learning rate, and how many steps the run has.
+    pub schedule: Schedule,
+    /// Validate every so many steps; 0: only at the end.
+    pub valid_every: u64,
+    /// Meta-batches in a validation.
+    pub valid_batches: u64,
+    /// Stop after so many validations without a better score; 0: never.
+    pub patience: u64,
+}
+
+impl TrainConfig {
+    fn inner(&self, order: Order) -> InnerLoop {
+        InnerLoop { steps: self.inner_steps, lr: self.inner_lr, order }
+    }
+
+    fn order(&self) -> Order {
+        if self.first_order { Order::First } else { Order::Second }
+    }
+}
+
+/// What happened at a report: the mean over the steps since the last one, and the validation if there was one.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Report {
+    /// Steps done.
+    pub step: u64,
+    /// The learning rate of the last step.
+    pub lr: f64,
+    /// Mean training query loss.
+    pub train_loss: f64,
+    /// Share of training queries answered right.
+    pub train_accuracy: f64,
+    /// Mean validation query loss after adaptation.
+    pub valid_loss: Option<f64>,
+    /// Share of validation queries answered right after adaptation.
+    pub valid_accuracy: Option<f64>,
+    /// Whether the validation was the best so far.
+    pub best: bool,
+}
+
+/// Whether a run goes on after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Do the next step.
+    Continue,
+    /// End after this step.
+    Stop,
+}
+
+/// What a run tells its caller.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A step is done; its number from 1.
+    Step(u64),
+    /// Some steps were averaged, and perhaps validated.
+    Report(&'a Report),
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All steps are done.
+    Complete,
+    /// The validation score did not rise any more.
+    Early,
+    /// The caller stopped it.
+    Stopped,
+}
+
+/// One run: a model in training on one source of episodes.
+pub struct Trainer<'a> {
+    config: TrainConfig,
+    source: &'a dyn EpisodeSource,
+    cpu: Cpu,
+    gram: GramSpace<f32>,
+    gradient: MetaGradient<f32>,
+    batch: EpisodeBatch,
+    optimizer: Optimizer<f32>,
+    params: Params<f32>,
+    best: Params<f32>,
+    progress: Progress,
+    has_validation: bool,
+}
+
+impl<'a> Trainer<'a> {
+    /// A run at its start. `has_validation` says whether the source can draw [`Part::Valid`].
+    pub fn new(
+        cpu: &Cpu,
+        shape: &MlpShape,
+        config: TrainConfig,
+        source: &'a dyn EpisodeSource,
+        has_validation: bool,
+    ) -> Result<Self> {
+        source.check_shape(shape)?;
+        let limits = Limits { inner_steps: config.inner_steps, ..source.limits() };
+        let params = Params::random(shape, config.seed)?;
+        Ok(Self {
+            source,
+            cpu: cpu.clone(),
+            gram: GramSpace::new(cpu, shape, limits)?,
+            gradient: MetaGradient::new(shape, &limits),
+            batch: EpisodeBatch::new(TargetKind::Classes),
+            optimizer: Optimizer::new(cpu, shape, config.optimizer, config.schedule)?,
+            best: params.clone(),
+            params,
+            progress: Progress::default(),
+            has_validation,
+            config,
+        })
+    }
+
+    /// Continues where a checkpoint stands. Fails if it is finished or of another shape.
+    pub fn resume(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        let run =
+            checkpoint.run.as_ref().ok_or_else(|| Error::config("resume", "the checkpoint is of a finished model"))?;
+        if checkpoint.params.shape != self.params.shape {
+            let (found, wanted) = (&checkpoint.params.shape, &self.params.shape);
+            return Err(Error::shape("resume", format!("the checkpoint has {found:?}, the run {wanted:?}")));
+        }
+        self.optimizer.restore(run.optimizer.clone())?;
+        (self.params, self.best, self.progress) = (checkpoint.params.clone(), run.best.clone(), run.progress);
+        Ok(())
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> u64 {
+        self.progress.step
+    }
+
+    /// The best validation score (share of queries answered right) so far.
+    pub fn best_score(&self) -> Option<f64> {
+        self.progress.best_score
+    }
+
+    /// Runs until the schedule ends, the score rises no more, or `observe` says stop (asked after every step).
+    pub fn run(&mut self, mut observe: impl FnMut(&Self, Event) -> Result<Control> + Send) -> Result<Ending> {
+        let cpu = self.cpu.clone();
+        cpu.install(|| self.steps(&mut observe))
+    }
+
+    fn steps(&mut self, observe: &mut (impl FnMut(&Self, Event) -> Result<Control> + Send)) -> Result<Ending> {
+        while self.progress.step < self.config.schedule.steps {
+            let lr = self.optimizer.next_lr();
+            self.one_step()?;
+            let mut control = observe(self, Event::Step(self.progress.step))?;
+            let last = self.progress.step == self.config.schedule.steps;
+            if last || (self.config.valid_every > 0 && self.progress.step % self.config.valid_every == 0) {
+                let report = self.report(lr)?;
+                if observe(self, Event::Report(&report))? == Control::Stop {
+                    control = Control::Stop;
+                }
+                if self.is_stale() && !last {
+                    return Ok(Ending::Early);
+                }
+            }
+            if control == Control::Stop {
+                return Ok(Ending::Stopped);
+            }
+        }
+        Ok(Ending::Complete)
+    }
+
+    fn one_step(&mut self) -> Result<()> {
+        self.source.draw(Part::Train, self.config.seed, self.progress.step, &mut self.batch)?;
+        self.optimizer.catch_up(&mut self.params, self.batch.support.tokens())?;
+        self.optimizer.catch_up(&mut self.params, self.batch.query.tokens())?;
+        let inner = self.config.inner(self.config.order());
+        let view = self.batch.view(&self.params.shape)?;
+        self.gram.run(&self.params, &view, &inner, &mut self.gradient)?;
+        let loss = self.gradient.meta_loss();
+        if !loss.is_finite() {
+            let (step, lr) = (self.progress.step, self.config.inner_lr);
+            let detail = format!("the loss is {loss} at step {step}; a smaller rate may help (inner_lr is {lr})");
+            return Err(Error::config("learning rate", detail));
+        }
+        self.optimizer.step(&mut self.params, &self.gradient)?;
+        let (hits, predictions) = self.batch.hits(self.gram.query_outputs());
+        let p = &mut self.progress;
+        p.step += 1;
+        p.loss_sum += loss;
+        p.hits += hits as u64;
+        p.predictions += predictions as u64;
+        p.steps_since += 1;
+        Ok(())
+    }
+
+    fn report(&mut self, lr: f64) -> Result<Report> {
+        self.optimizer.flush(&mut self.params)?;
+        let valid = if self.has_validation { Some(self.validate()?) } else { None };
+        let p = &mut self.progress;
+        let best = match (valid, p.best_score) {
+            (Some((_, score)), Some(best)) => score > best,
+            _ => true,
+        };
+        if best {
+            (p.best_score, p.best_step) = (valid.map(|v| v.1), p.step);
+            self.best.clone_from(&self.params);
+        }
+        let report = Report {
+            step: p.step,
+            lr,
+            train_loss: p.loss_sum / p.steps_since.max(1) as f64,
+            train_accuracy: p.hits as f64 / p.predictions.max(1) as f64,
+            valid_loss: valid.map(|v| v.0),
+            valid_accuracy: valid.map(|v| v.1),
+            best,
+        };
+        (p.loss_sum, p.hits, p.predictions, p.steps_since) = (0.0, 0, 0, 0);
+        Ok(report)
+    }
+
+    /// Mean loss and share of right answers over the validation episodes: the same ones each time.
+    fn validate(&mut self) -> Result<(f64, f64)> {
+        let (mut loss, mut hits, mut all) = (0.0, 0, 0);
+        for i in 0..self.config.valid_batches {
+            self.source.draw(Part::Valid, self.config.seed, i, &mut self.batch)?;
+            let view = self.batch.view(&self.params.shape)?;
+            self.gram.run(&self.params, &view, &self.config.inner(Order::Evaluate), &mut self.gradient)?;
+            loss += self.gradient.meta_loss();
+            let (h, n) = self.batch.hits(self.gram.query_outputs());
+            (hits, all) = (hits + h, all + n);
+        }
+        Ok((loss / self.config.valid_batches.max(1) as f64, hits as f64 / all.max(1) as f64))
+    }
+
+    fn is_stale(&self) -> bool {
+        let p = &self.progress;
+        self.config.patience > 0
+            && self.has_validation
+            && p.step - p.best_step >= self.config.patience * self.config.valid_every.max(1)
+    }
+
+    /// The run as it stands, to be resumed: brings all weights up to date first, which changes no later bit.
+    pub fn checkpoint(&self, about: &About) -> Result<Checkpoint> {
+        let (mut params, mut optimizer) = (self.params.clone(), self.optimizer.clone());
+        optimizer.flush(&mut params)?;
+        let run = RunState { progress: self.progress, optimizer: optimizer.state(), best: self.best.clone() };
+        Ok(about.checkpoint(params, Some(run)))
+    }
+
+    /// The finished model: the best weights of the run.
+    pub fn model(&self, about: &About) -> Checkpoint {
+        about.checkpoint(self.best.clone(), None)
+    }
+}
+
+/// What a checkpoint says beside weights and state.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// The task's name.
+    pub task: String,
+    /// Vectors the task needs.
+    pub aux: BTreeMap<String, Vec<f32>>,
+    /// All settings of the run.
+    pub config: Value,
+    /// How text becomes tokens.
+    pub text_config: Value,
+    /// The classes' names.
+    pub label_names: Vec<String>,
+}
+
+impl About {
+    fn checkpoint(&self, params: Params<f32>, run: Option<RunState>) -> Checkpoint {
+        Checkpoint {
+            task: self.task.clone(),
+            params,
+            aux: self.aux.clone(),
+            config: self.config.clone(),
+            text_config: self.text_config.clone(),
+            label_names: self.label_names.clone(),
+            run,
+        }
+    }
+}
