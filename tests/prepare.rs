@@ -120,7 +120,8 @@ fn records_are_filtered_and_columns_joined() {
     let data = bench.prepare("a.tsv --text text,extra --language locale --filter split=train");
     assert_eq!(described(&data), rows(&[("de", "-", 0), ("fr", "-", 1)]));
     assert_eq!(data.row(0).tokens, tokens("guten Tag hallo", "de"));
-    let data = bench.prepare("a.tsv --text text --text extra --language locale --filter split=train --filter split=test");
+    let data =
+        bench.prepare("a.tsv --text text --text extra --language locale --filter split=train --filter split=test");
     assert_eq!((data.len(), data.row(0).tokens), (3, &tokens("guten Tag hallo", "de")[..]));
     let both = "a.tsv --text text --language locale --filter split=train --filter id=9";
     bench_without_output(&bench).refused(both, "no record left to write: 3 read");
