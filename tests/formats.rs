@@ -383,6 +383,14 @@ fn the_writer_refuses_what_the_reader_would() {
         writer.push(good).unwrap();
         assert!(writer.push(row).is_err(), "{row:?}");
     }
+    let plain = || spec(Kind::Labelled, 0, Weighing::Ones);
+    for bad in [
+        DatasetSpec { vocabulary: 0, ..plain() },
+        DatasetSpec { text_config: "[]".into(), ..plain() },
+        DatasetSpec { signal_names: vec!["a".into(), "a".into()], ..plain() },
+    ] {
+        assert!(DatasetWriter::create(&path, bad).is_err());
+    }
     let ranking = || DatasetWriter::create(&path, spec(Kind::Ranking, 0, Weighing::Given)).unwrap();
     assert!(ranking().push(good).is_err(), "no group begun");
     let mut writer = ranking();

@@ -28,16 +28,17 @@
 //! | `made_by`         | object: program version, inputs, columns, filters, counts; for people, never interpreted    |
 //! | `crc32.<tensor>`  | CRC-32 (as in zlib) of the tensor's bytes, 8 hexadecimal digits; one for each tensor        |
 //!
-//! **Ranking.** The first row of a group is the query or the document, the others are its candidates. Candidates are
-//! labelled 0 (wrong) or 1 (right), so `label_names` has at least two names; the first row's label is none.
+//! **Ranking.** The first row of a group is the query or the document, the others are its candidates. The first row
+//! has no label, a candidate has label 0 (wrong) or 1 (right); the writer names them `wrong` and `right`.
 //!
 //! **Invariants**, each checked once when a file is opened, so that no later code checks again:
 //! lengths agree as in the table; `offsets` begin with 0, never decrease and end with `nnz`; the tokens of a row
 //! strictly increase and are `< V`; labels are none or `< label_names.len()`; languages are `< language_names.len()`;
-//! weights and signals are finite, idf positive and finite; `groups` begin with 0, increase by at least 2 and end with `n`; groups are
-//! there if and only if the kind is `ranking`; there is no tensor this table does not name; each tensor begins at a
-//! multiple of its element's size in the file (order them as in the table, and pad the header with spaces to a
-//! multiple of 8, and they do). Checksums take a pass over the whole file and are checked on request.
+//! weights and signals are finite, idf positive and finite; `groups` are there if and only if the kind is `ranking`,
+//! begin with 0, increase by at least 2 and end with `n`, and labels are then as said above; there is no tensor the
+//! table does not name; each tensor begins at a multiple of its element's size in the file (order them as in the
+//! table, pad the header with spaces to a multiple of 8, and they do). Checksums take a pass over the whole file and
+//! are checked on request.
 //!
 //! **Limits.** The header has at most 16 MiB, `n` is at most `u32::MAX`, languages at most 65 536.
 //! Unknown metadata keys are ignored; another version is refused.

@@ -1,5 +1,4 @@
 //! Reading a dataset: the file is mapped, every invariant of `format.rs` checked once, and slices lent out.
-#![deny(unsafe_op_in_unsafe_fn)]
 
 use std::fs::{self, File};
 use std::ops::Range;

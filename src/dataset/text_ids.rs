@@ -100,6 +100,8 @@ mod tests {
     #[test]
     fn numbers_are_kept() {
         assert_eq!(numbers(&["7", "0", "4294967295", "7"]), [7, 0, u32::MAX, 7]);
+        // One string that is not written as a number is: then none is one, and `7` and `07` stay apart.
+        assert_eq!(numbers(&["9", "7", "07", "7"]), [0, 1, 2, 1]);
     }
 
     #[test]

@@ -45,6 +45,12 @@ impl DatasetSpec {
             weighing: Weighing::Text(featurizer),
         }
     }
+
+    fn meta(&self, label_names: Vec<String>, language_names: Vec<String>, made_by: String) -> Meta {
+        let (signal_names, text_config) = (self.signal_names.clone(), self.text_config.clone());
+        let DatasetSpec { kind, vocabulary, .. } = *self;
+        Meta { kind, vocabulary, label_names, language_names, signal_names, text_config, made_by }
+    }
 }
 
 /// One row to be written.
@@ -115,9 +121,9 @@ impl DatasetWriter {
     /// Begins a dataset; the folder of `path` must exist, and have room for the data twice.
     pub fn create(path: impl AsRef<Path>, spec: DatasetSpec) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
-        if spec.vocabulary == 0 {
-            return Err(Error::config("vocabulary", "it is empty; there must be at least one token"));
-        }
+        // What the reader would refuse is refused before any work is done.
+        let map = spec.meta(Vec::new(), Vec::new(), "{}".into()).to_map().into_iter().collect();
+        Meta::from_map(&map).map_err(|detail| Error::config("DatasetSpec", detail))?;
         let label_names = match spec.kind {
             Kind::Ranking => Names::fixed("label", &["wrong", "right"]),
             _ => Names::new("label"),
@@ -175,15 +181,7 @@ impl DatasetWriter {
         let idf = self.spec.weighing.idf(&self.document_frequencies, self.written.rows);
         let (label_names, labels) = self.label_names.into_sorted();
         let (language_names, languages) = self.language_names.into_sorted();
-        let meta = Meta {
-            kind: self.spec.kind,
-            vocabulary: self.spec.vocabulary,
-            label_names,
-            language_names,
-            signal_names: self.spec.signal_names.clone(),
-            text_config: self.spec.text_config.clone(),
-            made_by: made_by.to_string(),
-        };
+        let meta = self.spec.meta(label_names, language_names, made_by.to_string());
         let shapes = self.columns.shapes(&self.spec);
         let specs: Vec<_> = shapes.iter().map(|(t, s)| (t.name().to_string(), t.dtype(), s.clone())).collect();
         let mut file = TensorFile::create(&self.path, &specs, meta.to_map())?;
