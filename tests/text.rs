@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use metaglot::text::{Featurizer, Idf, StopWords, TextConfig, TokenCounts, clean, sentences, words};
+use metaglot::text::{Featurizer, Idf, Romanize, StopWords, TextConfig, TokenCounts, clean, sentences, words};
 use proptest::prelude::*;
 
 const SAMPLES: [(&str, &str); 8] = [
@@ -20,7 +20,8 @@ const SAMPLES: [(&str, &str); 8] = [
 type Change = fn(&mut TextConfig);
 
 fn featurizer(change: impl FnOnce(&mut TextConfig)) -> Featurizer {
-    let mut config = TextConfig::default();
+    let mut config =
+        TextConfig { romanize: Romanize::Also, ngram_min: 1, ngram_max: 4, hash_bits: 16, ..TextConfig::default() };
     change(&mut config);
     Featurizer::new(config).unwrap()
 }
@@ -49,7 +50,7 @@ fn configs() -> impl Strategy<Value = TextConfig> {
         strip_urls: on[3],
         strip_control: on[4],
         stop_words: on[5],
-        romanize: on[6],
+        romanize: [Romanize::Off, Romanize::Also, Romanize::Only][usize::from(on[6]) + usize::from(on[6] && on[10])],
         words: on[7],
         ngram_min: if on[7] && on[8] { 0 } else { 1 },
         ngram_max: if on[7] && on[8] { 0 } else { 3 },
@@ -303,7 +304,7 @@ fn each_switch_changes_the_output() {
         ("strip_urls", |c| c.strip_urls = false),
         ("strip_control", |c| c.strip_control = false),
         ("stop_words", |c| c.stop_words = true),
-        ("romanize", |c| c.romanize = false),
+        ("romanize", |c| c.romanize = Romanize::Off),
         ("words", |c| c.words = false),
         ("ngram_min", |c| c.ngram_min = 2),
         ("ngram_max", |c| c.ngram_max = 3),
@@ -326,7 +327,7 @@ fn each_switch_changes_the_output() {
 /// The hash is part of the file formats: these numbers must never change.
 #[test]
 fn golden_token_ids() {
-    let words_only = featurizer(|c| (c.ngram_min, c.ngram_max, c.romanize) = (0, 0, false));
+    let words_only = featurizer(|c| (c.ngram_min, c.ngram_max, c.romanize) = (0, 0, Romanize::Off));
     let ngrams_only = featurizer(|c| (c.words, c.ngram_max, c.hash_bits) = (false, 2, 24));
     assert_eq!(
         words_only.counts("boris Борис 東京 boris", "rus"),
@@ -350,10 +351,19 @@ fn romanised_features_meet_across_scripts() {
     {
         assert!(tokens(&on, latin).is_subset(&tokens(&on, other)), "{latin} {other}");
     }
-    let off = featurizer(|c| c.romanize = false);
+    let off = featurizer(|c| c.romanize = Romanize::Off);
     assert!(tokens(&off, "boris").is_disjoint(&tokens(&off, "Борис")));
     // What is the same in ASCII is counted once.
     assert_eq!(on.counts("plain ascii", "eng"), off.counts("plain ascii", "eng"));
+}
+
+#[test]
+fn romanised_words_can_replace_the_words() {
+    let only = featurizer(|c| c.romanize = Romanize::Only);
+    for (latin, other) in [("boris", "Борис"), ("cafe", "café"), ("moskva", "Москва")] {
+        assert_eq!(only.counts(latin, "und"), only.counts(other, "und"), "{latin} {other}");
+    }
+    assert_ne!(only.counts("boris", "und"), only.counts("moskva", "und"));
 }
 
 #[test]
@@ -407,7 +417,7 @@ fn idf_survives_a_round_trip_and_refuses_nonsense() {
 
 #[test]
 fn configurations_are_checked_and_survive_a_round_trip() {
-    let changed = TextConfig { romanize: false, hash_bits: 9, ngram_min: 2, ..TextConfig::default() };
+    let changed = TextConfig { romanize: Romanize::Off, hash_bits: 9, ngram_min: 2, ..TextConfig::default() };
     assert_eq!(serde_json::from_str::<TextConfig>(&serde_json::to_string(&changed).unwrap()).unwrap(), changed);
     let wrong: [(&str, Change); 6] = [
         ("hash_bits", |c| c.hash_bits = 7),
