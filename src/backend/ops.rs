@@ -131,10 +131,13 @@ impl<T: KernelElement> Lane<T> {
 
     /// `dst = a b^T + 1`: the Gram matrix of two dense sets of rows, the 1 carrying the bias; dst: m x n.
     pub fn gram(&mut self, a: MatRef<T>, b: MatRef<T>, mut dst: MatMut<T>) -> Result<()> {
+        let add = Finish { alpha: T::ONE, beta: T::ONE, bias: None, relu: false };
+        // Compared before the ones are written: an error leaves the result as it was.
+        operands(Form::Nt, &a, &b, &mut dst, add)?;
         for i in 0..dst.rows() {
             dst.row_mut(i).fill(T::ONE);
         }
-        self.gemm_nt(T::ONE, a, b, T::ONE, dst)
+        self.product(Form::Nt, a, b, dst, add)
     }
 
     /// `dst[i][j] = a_i . b_j + 1` for rows `ra` of bags `a` and `rb` of `b`; symmetric halves are computed once
