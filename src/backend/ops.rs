@@ -155,6 +155,9 @@ impl<T: KernelElement> Lane<T> {
             let detail = format!("{} by {} rows do not fill {}x{}", ra.len(), rb.len(), dst.rows(), dst.cols());
             return Err(Error::shape("gram_bags", detail));
         }
+        if symmetric && ra != rb {
+            return Err(Error::shape("gram_bags", format!("rows {ra:?} and {rb:?} are not the same: not symmetric")));
+        }
         for i in 0..ra.len() {
             let (ta, wa) = a.row(ra.start + i);
             let from = if symmetric { i } else { 0 };
