@@ -367,21 +367,20 @@ impl<T: KernelElement> Team<T> {
         cpu.for_each_part(&mut self.lanes, |lane| {
             let (g, kernel) = (g.get(), &lane.ops.gemm);
             let by_rows = g.m / kernel.mr >= g.n / kernel.nr;
+            // A part may be empty and then begin behind the operand, where only wrapping arithmetic may point.
+            let own = if by_rows {
+                let rows = part(g.m, kernel.mr, lane.lanes, lane.index);
+                let (a, c) = (g.a.wrapping_add(rows.start * g.a_rs), g.c.wrapping_add(rows.start * g.c_rs));
+                GemmOperands { m: rows.len(), a, c, ..g }
+            } else {
+                let cols = part(g.n, kernel.nr, lane.lanes, lane.index);
+                let bias = g.epilogue.bias;
+                let bias = if bias.is_null() { bias } else { bias.wrapping_add(cols.start) };
+                let (b, c) = (g.b.wrapping_add(cols.start * g.b_cs), g.c.wrapping_add(cols.start));
+                GemmOperands { n: cols.len(), b, c, epilogue: Epilogue { bias, ..g.epilogue }, ..g }
+            };
             // SAFETY: as for one lane's product; the parts cover disjoint rows or columns of `c`.
-            unsafe {
-                let own = if by_rows {
-                    let rows = part(g.m, kernel.mr, lane.lanes, lane.index);
-                    let (a, c) = (g.a.add(rows.start * g.a_rs), g.c.add(rows.start * g.c_rs));
-                    GemmOperands { m: rows.len(), a, c, ..g }
-                } else {
-                    let cols = part(g.n, kernel.nr, lane.lanes, lane.index);
-                    let bias = g.epilogue.bias;
-                    let bias = if bias.is_null() { bias } else { bias.add(cols.start) };
-                    let (b, c) = (g.b.add(cols.start * g.b_cs), g.c.add(cols.start));
-                    GemmOperands { n: cols.len(), b, c, epilogue: Epilogue { bias, ..g.epilogue }, ..g }
-                };
-                gemm(kernel, &own, &mut lane.pack);
-            }
+            unsafe { gemm(kernel, &own, &mut lane.pack) };
         });
         Ok(())
     }
