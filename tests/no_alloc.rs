@@ -1,0 +1,76 @@
+//! A steady-state meta-step allocates nothing.
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use metaglot::cpu::Cpu;
+use metaglot::meta::{GramSpace, InnerLoop, Limits, MetaGradient, Order};
+use metaglot::model::InputKind;
+use support::{LossKind, Problem, shape};
+
+/// The system's allocator, counting.
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Allocations of 20 meta-steps after two to warm up.
+fn allocations(kind: InputKind, loss: LossKind, threads: usize) -> usize {
+    let outputs = if loss == LossKind::Lists { 1 } else { 3 };
+    let p = Problem::random(11, shape(kind, &[40, 33, 17, outputs]), loss, 9, 25, 30);
+    let params = p.params::<f32>();
+    let cpu = Cpu::new().threads(threads).unwrap();
+    p.with_batch::<f32, _>(|batch| {
+        let inner = InnerLoop { steps: 3, lr: 0.1, order: Order::Second };
+        let limits = Limits::of(batch, inner.steps);
+        let mut gradient = MetaGradient::new(&p.shape, &limits);
+        let mut gram = GramSpace::new(&cpu, &p.shape, limits).unwrap();
+        cpu.install(|| {
+            let mut step = || gram.run(&params, batch, &inner, &mut gradient).unwrap();
+            (0..2).for_each(|_| step());
+            let before = ALLOCATIONS.load(Ordering::Relaxed);
+            (0..20).for_each(|_| step());
+            ALLOCATIONS.load(Ordering::Relaxed) - before
+        })
+    })
+}
+
+/// One test alone in its binary: another test's thread would allocate while this one counts.
+#[test]
+fn a_meta_step_allocates_nothing() {
+    let seen = ALLOCATIONS.load(Ordering::Relaxed);
+    drop(std::hint::black_box(vec![1u8; 100]));
+    assert!(ALLOCATIONS.load(Ordering::Relaxed) > seen, "the counter does not count");
+    for threads in [1, 2] {
+        for kind in [InputKind::Dense, InputKind::Bag] {
+            for loss in [LossKind::Classes, LossKind::Lists, LossKind::Pairs] {
+                let n = allocations(kind, loss, threads);
+                assert_eq!(n, 0, "{threads} threads, {kind:?}, {loss:?}, seed 11: allocations in 20 steps");
+            }
+        }
+    }
+}
