@@ -20,6 +20,8 @@ use crate::optim::{Optimizer, Rule, Schedule};
 pub struct TrainConfig {
     /// Names all random numbers of the run.
     pub seed: u64,
+    /// Standard deviation of an embedding table's initial weights (token-bag models).
+    pub embedding_std: f64,
     /// Inner steps on the support set; 0 trains jointly.
     pub inner_steps: usize,
     /// Learning rate of the inner steps.
@@ -122,7 +124,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<Self> {
         source.check_shape(shape)?;
         let limits = Limits { inner_steps: config.inner_steps, ..source.limits() };
-        let params = Params::random(shape, config.seed)?;
+        let params = Params::random(shape, config.embedding_std, config.seed)?;
         Ok(Self {
             source,
             cpu: cpu.clone(),

@@ -14,6 +14,7 @@ mod run;
 mod selection;
 mod text_args;
 mod train;
+mod translate;
 
 use std::io::{self, Write};
 
@@ -39,6 +40,8 @@ pub enum Command {
     Train(Box<train::Train>),
     /// Classify texts from a few examples of each class.
     Classify(classify::Classify),
+    /// Retrieve the best translations from a list of candidates.
+    Translate(translate::Translate),
     /// Say what a dataset holds and where it came from.
     Info(info::Info),
 }
@@ -49,6 +52,7 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<()> {
         Command::Prepare(prepare) => prepare.run(out),
         Command::Train(train) => train.run(out),
         Command::Classify(classify) => classify.run(out),
+        Command::Translate(translate) => translate.run(out),
         Command::Info(info) => info.run(out),
     };
     match done {

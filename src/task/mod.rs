@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 mod classify;
+mod translate;
 
 pub use classify::{Classifier, Example};
+pub use translate::{Sentence, Translator};
 
 /// The name of few-shot classification in checkpoints.
 pub const CLASSIFY: &str = "classify";
