@@ -255,14 +255,14 @@ pub(super) fn classify_defaults(data: &Path) -> RunConfig {
 
 /// A shared space of translations.
 pub(super) fn translate_defaults(data: &Path) -> RunConfig {
-    let spec = PairSpec { support: 20, query: 40, meta_batch: 4, dropout: 0.3, pivot: None };
+    let spec = PairSpec { support: 40, query: 60, meta_batch: 4, dropout: 0.3, pivot: None };
     RunConfig {
         data: data.to_path_buf(),
         hidden: vec![],
         dimensions: 128,
         split: SplitConfig::default(),
         episodes: Episodes::Translate(spec),
-        train: TrainConfig { embedding_std: 1.0, ..outer(300, 5e-3, 3, 100.0, 0.0) },
+        train: TrainConfig { embedding_std: 0.1, ..outer(300, 1e-2, 3, 100.0, 0.0) },
     }
 }
 
