@@ -5,9 +5,12 @@
 #![forbid(unsafe_code)]
 
 mod info;
+mod items;
 mod prepare;
+mod prepare_ranking;
 mod progress;
 mod selection;
+mod source;
 mod text_args;
 
 use std::io::{self, Write};
