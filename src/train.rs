@@ -49,7 +49,7 @@ impl TrainConfig {
 }
 
 /// What happened at a report: the mean over the steps since the last one, and the validation if there was one.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Steps done.
     pub step: u64,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::selection::{Answer, Selection, Text};
 use crate::dataset::records::Record;
-use crate::task::{Example, RankingTask};
+use crate::task::{Choice, RankingTask};
 use crate::text::{TextConfig, clean, sentences};
 
 /// What a record says, before it is read word by word.
@@ -49,10 +49,10 @@ impl Item {
     }
 
     /// Reads it word by word.
-    pub(super) fn example(&self, task: RankingTask, whole_sentences: bool, config: &TextConfig) -> Example {
+    pub(super) fn choice(&self, task: RankingTask, whole_sentences: bool, config: &TextConfig) -> Choice {
         match task {
-            RankingTask::Answer => Example::question(&self.text, self.sentences.clone(), self.right, config),
-            RankingTask::Summarize => Example::document(&self.text, self.reference.as_deref(), whole_sentences, config),
+            RankingTask::Answer => Choice::question(&self.text, self.sentences.clone(), self.right, config),
+            RankingTask::Summarize => Choice::document(&self.text, self.reference.as_deref(), whole_sentences, config),
         }
     }
 }

@@ -4,14 +4,19 @@
 //! `bin/metaglot.rs` and nowhere else.
 #![forbid(unsafe_code)]
 
+mod classify;
+mod curves;
 mod info;
 mod items;
+mod lines;
 mod prepare;
 mod prepare_ranking;
 mod progress;
+mod run;
 mod selection;
 mod source;
 mod text_args;
+mod train;
 
 use std::io::{self, Write};
 
@@ -33,6 +38,10 @@ pub struct Cli {
 pub enum Command {
     /// Turn text files into a token dataset.
     Prepare(Box<prepare::Prepare>),
+    /// Meta-train a model on a dataset.
+    Train(Box<train::Train>),
+    /// Classify texts from a few examples of each class.
+    Classify(classify::Classify),
     /// Say what a dataset holds and where it came from.
     Info(info::Info),
 }
@@ -41,6 +50,8 @@ pub enum Command {
 pub fn run(cli: Cli, out: &mut dyn Write) -> Result<()> {
     let done = match cli.command {
         Command::Prepare(prepare) => prepare.run(out),
+        Command::Train(train) => train.run(out),
+        Command::Classify(classify) => classify.run(out),
         Command::Info(info) => info.run(out),
     };
     match done {

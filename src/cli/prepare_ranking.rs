@@ -16,7 +16,7 @@ use super::progress::Progress;
 use super::selection::Selection;
 use super::source::Source;
 use crate::dataset::{DatasetSpec, DatasetWriter, Kind, Row, Weighing};
-use crate::task::{Corpus, Example, List, RankingTask};
+use crate::task::{Choice, Corpus, List, RankingTask};
 use crate::text::TextConfig;
 use crate::{Error, Result};
 
@@ -66,12 +66,12 @@ pub(super) fn write<'a>(
 ) -> Result<(Groups, Source<'a>)> {
     let mut progress = Progress::new("texts");
     let mut corpora: BTreeMap<Arc<str>, Corpus> = BTreeMap::new();
-    let read = |item: &Item| item.example(task, false, config);
+    let read = |item: &Item| item.choice(task, false, config);
     let mut first = source();
     while let Some(items) = batch(&mut first, selection)? {
-        let examples: Vec<Example> = items.par_iter().map(read).collect();
-        for (item, example) in items.iter().zip(&examples) {
-            corpora.entry(item.language.clone()).or_insert_with(|| Corpus::new(task)).add(example);
+        let choices: Vec<Choice> = items.par_iter().map(read).collect();
+        for (item, choice) in items.iter().zip(&choices) {
+            corpora.entry(item.language.clone()).or_insert_with(|| Corpus::new(task)).add(choice);
             if corpora.len() > LANGUAGES {
                 let detail = format!("more than {LANGUAGES} languages; is it the right column?");
                 return Err(Error::config("--language", detail));

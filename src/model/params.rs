@@ -45,6 +45,9 @@ pub(crate) struct HeadLayer {
     pub bias: Range<usize>,
 }
 
+/// What an embedding table's initial standard deviation is scaled by.
+const BAG_SCALE: f64 = 0.1;
+
 /// The most layers a model may have; the checkpoint reader refuses more.
 const MAX_LAYERS: usize = 64;
 
@@ -141,8 +144,8 @@ impl<T: Element> Params<T> {
     }
 
     /// Random weights: normal with variance 2 / inputs (He et al., "Delving deep into rectifiers", 2015, eq. 10), 1 /
-    /// inputs in the last layer, biases 0. A bag of unit norm is like one input of size 1, so that table's rows have
-    /// variance 2 / hidden instead, which keeps its activations small beside what training adds.
+    /// inputs in the last layer, biases 0. A bag of unit norm is like one input of size 1: its table's rows get the variance
+    /// 2 / hidden times 0.01, so that tokens never seen in training, of which a new language has many, say little.
     pub fn random(shape: &MlpShape, seed: u64) -> Result<Self> {
         let mut params = Self::zeros(shape)?;
         let mut rng = Rng::new(seed, 0, 0, Purpose::Init);
@@ -151,7 +154,8 @@ impl<T: Element> Params<T> {
             InputKind::Dense => shape.input,
             InputKind::Bag => shape.hidden(),
         };
-        fill_normal(&mut rng, (gain(shape.layers() == 1) / fan as f64).sqrt(), &mut params.first);
+        let small = if shape.kind == InputKind::Bag { BAG_SCALE } else { 1.0 };
+        fill_normal(&mut rng, small * (gain(shape.layers() == 1) / fan as f64).sqrt(), &mut params.first);
         let layers: Vec<_> = shape.head_layers().collect();
         for (i, layer) in layers.iter().enumerate() {
             let scale = (gain(i + 1 == layers.len()) / layer.inputs as f64).sqrt();

@@ -1,7 +1,7 @@
-//! A trained ranking model at work: adapts to the examples of a language, then scores candidates.
+//! A trained ranking model at work: adapts to examples of a language, then scores candidates.
 #![forbid(unsafe_code)]
 
-use super::example::{Corpus, Example, List, RankingTask};
+use super::choice::{Choice, Corpus, List, RankingTask};
 use crate::checkpoint::Checkpoint;
 use crate::cpu::Cpu;
 use crate::episode::{EpisodeBatch, SetBuffer, TargetKind};
@@ -48,18 +48,18 @@ impl Ranker {
     }
 
     /// The scores of each query's candidates; the highest is the choice. Frequencies are those of the texts given here.
-    /// Support examples without a right candidate are counted in them, but not learnt from.
+    /// Support without a right candidate is counted in them, but not learnt from.
     pub fn rank(
         &self,
         cpu: &Cpu,
         task: RankingTask,
-        support: &[Example],
-        query: &[Example],
+        support: &[Choice],
+        query: &[Choice],
         inner: &InnerLoop,
     ) -> Result<Vec<Vec<f32>>> {
         let mut corpus = Corpus::new(task);
-        support.iter().chain(query).for_each(|example| corpus.add(example));
-        let lists = |examples: &[Example]| examples.iter().map(|example| corpus.list(example)).collect::<Vec<_>>();
+        support.iter().chain(query).for_each(|choice| corpus.add(choice));
+        let lists = |choices: &[Choice]| choices.iter().map(|choice| corpus.list(choice)).collect::<Vec<_>>();
         self.scores(cpu, &lists(support), &lists(query), inner)
     }
 

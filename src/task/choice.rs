@@ -1,10 +1,10 @@
-//! What the ranking tasks share: an example (a text with candidates), the corpus it is seen against, and the list of
+//! What the ranking tasks share: a choice (a text with candidates), the corpus it is seen against, and the list of
 //! signals that comes of both.
 #![forbid(unsafe_code)]
 
 use super::candidates::{Candidate, Cut, candidates};
 use super::reading::Reading;
-use super::{qa, summarize};
+use super::{ANSWER, SUMMARIZE, qa, summarize};
 use crate::text::TextConfig;
 use crate::text::fnv::Fnv;
 
@@ -21,8 +21,8 @@ impl RankingTask {
     /// The name in datasets' provenance, checkpoints and commands.
     pub fn name(self) -> &'static str {
         match self {
-            RankingTask::Answer => "answer",
-            RankingTask::Summarize => "summarize",
+            RankingTask::Answer => ANSWER,
+            RankingTask::Summarize => SUMMARIZE,
         }
     }
 
@@ -42,7 +42,7 @@ impl RankingTask {
 
 /// A question with the sentences of a passage, or a document with its possible summaries.
 #[derive(Clone, Debug)]
-pub struct Example {
+pub struct Choice {
     task: RankingTask,
     query: Reading,
     candidates: Vec<Candidate>,
@@ -51,12 +51,12 @@ pub struct Example {
     right: Option<usize>,
 }
 
-impl Example {
+impl Choice {
     /// A question; `right` is the number of the sentence that answers it.
     pub fn question(question: &str, sentences: Vec<String>, right: Option<usize>, config: &TextConfig) -> Self {
         let whole = |(sentence, text)| Candidate { text, sentence, cut: Cut::Whole };
         let candidates: Vec<Candidate> = sentences.into_iter().enumerate().map(whole).collect();
-        Example {
+        Choice {
             task: RankingTask::Answer,
             query: Reading::new(question, config),
             readings: read(&candidates, config),
@@ -69,7 +69,7 @@ impl Example {
     /// A document; the right candidate is the one closest to the reference summary.
     pub fn document(document: &str, reference: Option<&str>, whole_sentences: bool, config: &TextConfig) -> Self {
         let candidates = candidates(document, whole_sentences);
-        Example {
+        Choice {
             task: RankingTask::Summarize,
             query: Reading::default(),
             readings: read(&candidates, config),
@@ -125,32 +125,32 @@ impl Corpus {
         }
     }
 
-    /// Counts the texts of an example. A passage that the example before had as well counts once.
-    pub fn add(&mut self, example: &Example) {
+    /// Counts the texts of an choice. A passage that the example before had as well counts once.
+    pub fn add(&mut self, choice: &Choice) {
         match self {
             Corpus::Answer { corpus, passage } => {
-                corpus.add_question(&example.query);
-                let hash = passage_hash(&example.candidates);
+                corpus.add_question(&choice.query);
+                let hash = passage_hash(&choice.candidates);
                 if hash != *passage {
                     *passage = hash;
-                    corpus.add_passage(&example.readings);
+                    corpus.add_passage(&choice.readings);
                 }
             }
             Corpus::Summarize(corpus) => {
-                let whole = example.candidates.iter().filter(|c| c.cut == Cut::Whole).count();
-                corpus.add_document(&example.readings[..whole]);
-                example.reference.iter().for_each(|reference| corpus.add_reference(reference));
+                let whole = choice.candidates.iter().filter(|c| c.cut == Cut::Whole).count();
+                corpus.add_document(&choice.readings[..whole]);
+                choice.reference.iter().for_each(|reference| corpus.add_reference(reference));
             }
         }
     }
 
-    /// The signals of an example's candidates.
-    pub fn list(&self, example: &Example) -> List {
+    /// The signals of a choice's candidates.
+    pub fn list(&self, choice: &Choice) -> List {
         let signals = match self {
-            Corpus::Answer { corpus, .. } => qa::signals(&example.query, &example.readings, corpus),
-            Corpus::Summarize(corpus) => summarize::signals(&example.candidates, &example.readings, corpus),
+            Corpus::Answer { corpus, .. } => qa::signals(&choice.query, &choice.readings, corpus),
+            Corpus::Summarize(corpus) => summarize::signals(&choice.candidates, &choice.readings, corpus),
         };
-        List { signals, right: example.right }
+        List { signals, right: choice.right }
     }
 }
 
