@@ -4,6 +4,7 @@
 //! `bin/metaglot.rs` and nowhere else.
 #![forbid(unsafe_code)]
 
+mod answer;
 mod classify;
 mod curves;
 mod info;
@@ -12,9 +13,11 @@ mod lines;
 mod prepare;
 mod prepare_ranking;
 mod progress;
+mod ranking;
 mod run;
 mod selection;
 mod source;
+mod summarize;
 mod text_args;
 mod train;
 
@@ -42,6 +45,10 @@ pub enum Command {
     Train(Box<train::Train>),
     /// Classify texts from a few examples of each class.
     Classify(classify::Classify),
+    /// Find the sentence of a passage that answers a question.
+    Answer(answer::Answer),
+    /// Say in a sentence what a document is about.
+    Summarize(summarize::Summarize),
     /// Say what a dataset holds and where it came from.
     Info(info::Info),
 }
@@ -52,6 +59,8 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<()> {
         Command::Prepare(prepare) => prepare.run(out),
         Command::Train(train) => train.run(out),
         Command::Classify(classify) => classify.run(out),
+        Command::Answer(answer) => answer.run(out),
+        Command::Summarize(summarize) => summarize.run(out),
         Command::Info(info) => info.run(out),
     };
     match done {

@@ -20,16 +20,16 @@ pub(super) struct SelectionArgs {
     pub(super) text: Vec<String>,
     /// Column of the label; an empty value is no label
     #[arg(long, value_name = "COL")]
-    label: Option<String>,
+    pub(super) label: Option<String>,
     /// Column of the text's language
     #[arg(long, value_name = "COL", required_unless_present = "language_is", conflicts_with = "language_is")]
-    language: Option<String>,
+    pub(super) language: Option<String>,
     /// The language of all texts
     #[arg(long, value_name = "CODE")]
     pub(super) language_is: Option<String>,
     /// Column of the text id: texts with the same one are translations of each other [default: the record's number]
     #[arg(long, value_name = "COL")]
-    id: Option<String>,
+    pub(super) id: Option<String>,
     /// Column of the text's translation: makes two rows with the same text id of each record. With `--kind summarize`:
     /// column of the reference summary
     #[arg(long, value_name = "COL", value_delimiter = ',')]
@@ -45,19 +45,19 @@ pub(super) struct SelectionArgs {
     pub(super) answer_text: Option<String>,
     /// Column of the translation's language
     #[arg(long, value_name = "COL", requires = "text2", conflicts_with = "language2_is")]
-    language2: Option<String>,
+    pub(super) language2: Option<String>,
     /// The language of all translations
     #[arg(long, value_name = "CODE", requires = "text2")]
-    language2_is: Option<String>,
+    pub(super) language2_is: Option<String>,
     /// Only records with this value; several for one column: any of them; for several columns: all of them
     #[arg(long, value_name = "COL=VALUE")]
     pub(super) filter: Vec<String>,
     /// Only these languages
     #[arg(long, value_name = "CODE", value_delimiter = ',')]
-    languages: Vec<String>,
+    pub(super) languages: Vec<String>,
     /// Not these languages
     #[arg(long, value_name = "CODE", value_delimiter = ',')]
-    exclude_languages: Vec<String>,
+    pub(super) exclude_languages: Vec<String>,
 }
 
 /// A text with what belongs to it: a row of the dataset to be.

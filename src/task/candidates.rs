@@ -45,7 +45,8 @@ pub struct Candidate {
     pub cut: Cut,
 }
 
-/// The candidates of a document: whole sentences first, in order; then parts of them, unless `whole_sentences`.
+/// The candidates of a document: whole sentences first, in order; then parts of them, unless `whole_sentences`. Of a
+/// document of short sentences alone, the first; none if it has no text.
 ///
 /// ```
 /// use metaglot::task::{Cut, candidates};
@@ -57,7 +58,10 @@ pub struct Candidate {
 /// assert!(texts.contains(&"pictures of cats, dogs and birds."));
 /// ```
 pub fn candidates(document: &str, whole_sentences: bool) -> Vec<Candidate> {
-    let all: Vec<&str> = sentences(document).filter(|s| width(s) > SENTENCE_WIDTH).take(SENTENCES).collect();
+    let mut all: Vec<&str> = sentences(document).filter(|s| width(s) > SENTENCE_WIDTH).take(SENTENCES).collect();
+    if all.is_empty() {
+        all.extend(sentences(document).next());
+    }
     let whole = |(sentence, text): (usize, &&str)| Candidate { text: text.to_string(), sentence, cut: Cut::Whole };
     let mut candidates: Vec<Candidate> = all.iter().enumerate().map(whole).collect();
     if whole_sentences {
@@ -142,7 +146,8 @@ mod tests {
         assert_eq!(whole, [(0, "A first sentence."), (1, "Another sentence.")]);
         assert!(found[..2].iter().all(|c| c.cut == Cut::Whole));
         assert_eq!(candidates("A first sentence. ¶ Another sentence.", true).len(), 2);
-        assert!(candidates("", false).is_empty() && candidates(" ¶ - ", false).is_empty());
+        assert_eq!(candidates("No. ¶ Yes.", false).len(), 1);
+        assert!(candidates(" ¶ ", false).is_empty());
     }
 
     #[test]

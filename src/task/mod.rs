@@ -17,7 +17,7 @@ pub use choice::{Choice, Corpus, List, RankingTask};
 pub use classify::{Classifier, Example};
 pub use frequencies::Frequencies;
 pub use metrics::{mean_interval, rank_of, rouge_1, rouge_l};
-pub use ranker::Ranker;
+pub use ranker::{Ranker, RankingModel};
 pub use reading::{Reading, Word};
 
 /// The name of few-shot classification in checkpoints.

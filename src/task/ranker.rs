@@ -2,15 +2,63 @@
 #![forbid(unsafe_code)]
 
 use super::choice::{Choice, Corpus, List, RankingTask};
+use super::{expect_task, inner_loop};
 use crate::checkpoint::Checkpoint;
 use crate::cpu::Cpu;
 use crate::episode::{EpisodeBatch, SetBuffer, TargetKind};
 use crate::error::{Error, Result};
 use crate::meta::{GramSpace, InnerLoop, Limits, MetaGradient, Order};
 use crate::model::{InputKind, Params};
+use crate::text::TextConfig;
 
 /// Candidates scored at a time, and at most adapted on: both bound the Gram matrices.
 const ROWS: usize = 8192;
+
+/// A checkpoint of one of the ranking tasks, ready to be applied.
+#[derive(Clone, Debug)]
+pub struct RankingModel {
+    /// The weights.
+    pub ranker: Ranker,
+    /// What they were trained for.
+    pub task: RankingTask,
+    /// How texts are cleaned before they are read.
+    pub text: TextConfig,
+    /// The inner loop they were trained with.
+    pub inner: InnerLoop,
+}
+
+impl RankingModel {
+    /// Fails where the checkpoint is of another task, or lacks what `task` needs.
+    pub fn new(checkpoint: &Checkpoint, task: RankingTask) -> Result<Self> {
+        expect_task(checkpoint, task.name())?;
+        let width = task.signal_names().len();
+        let vector = |name: &str| {
+            let found = checkpoint.aux.get(name).filter(|vector| vector.len() == width).cloned();
+            found.ok_or_else(|| Error::config("checkpoint", format!("it has no vector `{name}` of {width} values")))
+        };
+        let text = serde_json::from_value(checkpoint.text_config.clone())
+            .map_err(|e| Error::config("checkpoint", format!("its text settings: {e}")))?;
+        let ranker = Ranker::new(checkpoint.params.clone(), vector("signal_mean")?, vector("signal_scale")?)?;
+        Ok(RankingModel { ranker, task, text, inner: inner_loop(checkpoint)? })
+    }
+
+    /// The scores of each query's candidates after adapting to the support; the highest is the choice, one without
+    /// candidates has no scores. Frequencies are those of the texts given here, which should be of one language.
+    pub fn rank(&self, cpu: &Cpu, support: &[Choice], query: &[Choice]) -> Result<Vec<Vec<f32>>> {
+        let mut corpus = Corpus::new(self.task);
+        support.iter().chain(query).for_each(|choice| corpus.add(choice));
+        let lists = |choices: &[Choice]| {
+            let full = choices.iter().filter(|choice| !choice.candidates().is_empty());
+            full.map(|choice| corpus.list(choice)).collect::<Vec<_>>()
+        };
+        let mut scores = self.ranker.scores(cpu, &lists(support), &lists(query), &self.inner)?.into_iter();
+        let of = |choice: &Choice| match choice.candidates().is_empty() {
+            true => Vec::new(),
+            false => scores.next().unwrap_or_default(),
+        };
+        Ok(query.iter().map(of).collect())
+    }
+}
 
 /// Weights, and how signals are standardised before they meet them: `(x - mean) * scale`.
 #[derive(Clone, Debug)]
@@ -31,36 +79,6 @@ impl Ranker {
             return Err(Error::shape("ranking model", detail));
         }
         Ok(Ranker { params, mean, scale })
-    }
-
-    /// The model in a checkpoint of one of the ranking tasks, and which of them it is.
-    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<(Self, RankingTask)> {
-        let task = RankingTask::from_name(&checkpoint.task).ok_or_else(|| {
-            Error::config("checkpoint", format!("it is for the task `{}`, which ranks nothing", checkpoint.task))
-        })?;
-        let vector = |name: &str| {
-            let found = checkpoint.aux.get(name).filter(|vector| vector.len() == task.signal_names().len());
-            let detail = || format!("it has no vector `{name}` of {} values", task.signal_names().len());
-            found.cloned().ok_or_else(|| Error::config("checkpoint", detail()))
-        };
-        let ranker = Ranker::new(checkpoint.params.clone(), vector("signal_mean")?, vector("signal_scale")?)?;
-        Ok((ranker, task))
-    }
-
-    /// The scores of each query's candidates; the highest is the choice. Frequencies are those of the texts given here.
-    /// Support without a right candidate is counted in them, but not learnt from.
-    pub fn rank(
-        &self,
-        cpu: &Cpu,
-        task: RankingTask,
-        support: &[Choice],
-        query: &[Choice],
-        inner: &InnerLoop,
-    ) -> Result<Vec<Vec<f32>>> {
-        let mut corpus = Corpus::new(task);
-        support.iter().chain(query).for_each(|choice| corpus.add(choice));
-        let lists = |choices: &[Choice]| choices.iter().map(|choice| corpus.list(choice)).collect::<Vec<_>>();
-        self.scores(cpu, &lists(support), &lists(query), inner)
     }
 
     /// The scores of each query list's candidates, after `inner` on the support lists that have a right candidate; with
