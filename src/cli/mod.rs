@@ -4,14 +4,20 @@
 //! `bin/metaglot.rs` and nowhere else.
 #![forbid(unsafe_code)]
 
+mod answer;
 mod classify;
 mod curves;
 mod info;
+mod items;
 mod lines;
 mod prepare;
+mod prepare_ranking;
 mod progress;
+mod ranking;
 mod run;
 mod selection;
+mod source;
+mod summarize;
 mod text_args;
 mod train;
 mod translate;
@@ -42,6 +48,10 @@ pub enum Command {
     Classify(classify::Classify),
     /// Retrieve the best translations from a list of candidates.
     Translate(translate::Translate),
+    /// Find the sentence of a passage that answers a question.
+    Answer(answer::Answer),
+    /// Say in a sentence what a document is about.
+    Summarize(summarize::Summarize),
     /// Say what a dataset holds and where it came from.
     Info(info::Info),
 }
@@ -53,6 +63,8 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<()> {
         Command::Train(train) => train.run(out),
         Command::Classify(classify) => classify.run(out),
         Command::Translate(translate) => translate.run(out),
+        Command::Answer(answer) => answer.run(out),
+        Command::Summarize(summarize) => summarize.run(out),
         Command::Info(info) => info.run(out),
     };
     match done {
