@@ -132,10 +132,13 @@ impl<T: KernelElement> Lane<T> {
 
     /// `dst = a b^T + 1`: the Gram matrix of two dense sets of rows, the 1 carrying the bias; dst: m x n.
     pub fn gram(&mut self, a: MatRef<T>, b: MatRef<T>, mut dst: MatMut<T>) -> Result<()> {
+        let add = Finish { alpha: T::ONE, beta: T::ONE, bias: None, relu: false };
+        // Compared before the ones are written: an error leaves the result as it was.
+        operands(Form::Nt, &a, &b, &mut dst, add)?;
         for i in 0..dst.rows() {
             dst.row_mut(i).fill(T::ONE);
         }
-        self.gemm_nt(T::ONE, a, b, T::ONE, dst)
+        self.product(Form::Nt, a, b, dst, add)
     }
 
     /// `dst[i][j] = a_i . b_j + 1` for rows `ra` of bags `a` and `rb` of `b`; symmetric halves are computed once
@@ -152,6 +155,9 @@ impl<T: KernelElement> Lane<T> {
         if dst.rows() != ra.len() || dst.cols() != rb.len() || ra.end > a.rows() || rb.end > b.rows() {
             let detail = format!("{} by {} rows do not fill {}x{}", ra.len(), rb.len(), dst.rows(), dst.cols());
             return Err(Error::shape("gram_bags", detail));
+        }
+        if symmetric && ra != rb {
+            return Err(Error::shape("gram_bags", format!("rows {ra:?} and {rb:?} are not the same: not symmetric")));
         }
         for i in 0..ra.len() {
             let (ta, wa) = a.row(ra.start + i);
@@ -370,21 +376,20 @@ impl<T: KernelElement> Team<T> {
         cpu.for_each_part(&mut self.lanes, |lane| {
             let (g, kernel) = (g.get(), &lane.ops.gemm);
             let by_rows = g.m / kernel.mr >= g.n / kernel.nr;
+            // A part may be empty and then begin behind the operand, where only wrapping arithmetic may point.
+            let own = if by_rows {
+                let rows = part(g.m, kernel.mr, lane.lanes, lane.index);
+                let (a, c) = (g.a.wrapping_add(rows.start * g.a_rs), g.c.wrapping_add(rows.start * g.c_rs));
+                GemmOperands { m: rows.len(), a, c, ..g }
+            } else {
+                let cols = part(g.n, kernel.nr, lane.lanes, lane.index);
+                let bias = g.epilogue.bias;
+                let bias = if bias.is_null() { bias } else { bias.wrapping_add(cols.start) };
+                let (b, c) = (g.b.wrapping_add(cols.start * g.b_cs), g.c.wrapping_add(cols.start));
+                GemmOperands { n: cols.len(), b, c, epilogue: Epilogue { bias, ..g.epilogue }, ..g }
+            };
             // SAFETY: as for one lane's product; the parts cover disjoint rows or columns of `c`.
-            unsafe {
-                let own = if by_rows {
-                    let rows = part(g.m, kernel.mr, lane.lanes, lane.index);
-                    let (a, c) = (g.a.add(rows.start * g.a_rs), g.c.add(rows.start * g.c_rs));
-                    GemmOperands { m: rows.len(), a, c, ..g }
-                } else {
-                    let cols = part(g.n, kernel.nr, lane.lanes, lane.index);
-                    let bias = g.epilogue.bias;
-                    let bias = if bias.is_null() { bias } else { bias.add(cols.start) };
-                    let (b, c) = (g.b.add(cols.start * g.b_cs), g.c.add(cols.start));
-                    GemmOperands { n: cols.len(), b, c, epilogue: Epilogue { bias, ..g.epilogue }, ..g }
-                };
-                gemm(kernel, &own, &mut lane.pack);
-            }
+            unsafe { gemm(kernel, &own, &mut lane.pack) };
         });
         Ok(())
     }
@@ -495,7 +500,7 @@ mod tests {
                 for index in 0..parts {
                     let p = part(n, 6, parts, index);
                     assert_eq!(p.start, next, "n {n}, parts {parts}, index {index}");
-                    assert!(p.end == n || p.end % 6 == 0);
+                    assert!(p.end == n || p.end.is_multiple_of(6));
                     next = p.end;
                 }
                 assert_eq!(next, n);

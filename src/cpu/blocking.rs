@@ -51,10 +51,12 @@ pub(crate) unsafe fn gemm<T: Element>(kernel: &Gemm<T>, g: &GemmOperands<T>, pac
         loop {
             let kc = kernel.kc.min(g.k - p0);
             let epilogue = block_epilogue(g, p0, kc, j0);
+            // Wrapping: with k = 0 a column of B may begin behind its end, and is not read.
+            let b = g.b.wrapping_add(p0 * g.b_rs + j0 * g.b_cs);
+            let (a, c) = (g.a.wrapping_add(p0 * g.a_cs), g.c.wrapping_add(j0));
+            let block = GemmOperands { n: nc, k: kc, a, b, c, epilogue, ..*g };
             // SAFETY: p0 + kc <= k and j0 + nc <= n, so the block's operands are part of the caller's.
             unsafe {
-                let b = g.b.add(p0 * g.b_rs + j0 * g.b_cs);
-                let block = GemmOperands { n: nc, k: kc, a: g.a.add(p0 * g.a_cs), b, c: g.c.add(j0), epilogue, ..*g };
                 if packed {
                     pack_b(kernel.nr, &block, pack);
                     macro_kernel(kernel, &block, pack.as_ptr(), kernel.nr, kc * kernel.nr);

@@ -9,8 +9,9 @@
 //! - A kernel does not spawn, allocate, log or panic.
 //! - A value of the result depends on its own inputs alone, never on where it lies in the operand: the same element
 //!   has the same bits whether it falls into a full tile or a tail, so work may be cut at any row or column.
-//! - Tolerance, against f64 on the same inputs: a sum of n products may be off by `(n + 2) * eps * sum |a_i b_i|`
-//!   (eps of the type); what else an entry allows it says itself.
+//! - Tolerance, against f64 on the same inputs: a sum of n products may be off by
+//!   `(n + 2) * (eps * sum |a_i b_i| + tiny)` (eps and the smallest denormal, tiny, of the type; in a product, beta's term
+//!   and the bias count as products); what else an entry allows it says itself.
 
 use super::Isa;
 
@@ -120,7 +121,8 @@ pub struct Ops<T> {
     /// Softmax cross-entropy of one row of n logits z against class t:
     /// `p = softmax(z)`, `dz[i] = scale * (p[i] - [i = t])`; returns `ln sum exp(z) - z[t]` (unscaled).
     /// Shifted by the largest logit, so finite logits never overflow. `dz` may be `z` (in place).
-    /// Arguments: n, z, t, scale, p, dz. Tolerance: 4 eps relative to 1 + |z|max, in p and in the loss.
+    /// Arguments: n, z, t, scale, p, dz. Tolerance: `4 eps (1 + |z|max)` and, because n exponentials are summed, `n eps`
+    /// more in the loss and `n eps p[i]` more in p.
     pub softmax_xent: unsafe fn(usize, *const T, usize, T, *mut T, *mut T) -> T,
     /// The R-operator of that gradient (Pearlmutter, "Fast exact multiplication by the Hessian", 1994):
     /// `rdz[i] = scale * p[i] * (rz[i] - sum over j of p[j] rz[j])`. `rdz` may be `rz` (in place).

@@ -121,6 +121,8 @@ impl Cpu {
             1 => None,
             n => Some(Arc::new(build(n).map_err(|e| Error::config("threads", e.to_string()))?)),
         };
+        // Waits until every thread runs: what a thread allocates when it starts does not fall into a later step.
+        pool.iter().for_each(|pool| drop(pool.broadcast(|_| ())));
         Ok(Self { threads, pool, ..self })
     }
 

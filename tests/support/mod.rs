@@ -1,7 +1,14 @@
 //! Shared by the tests: random problems of every kind, and a plain f64 oracle that uses nothing of the engine.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod cases;
+pub mod check_product;
+pub mod check_rows;
+pub mod check_sums;
 pub mod oracle;
+pub mod padded;
+pub mod tables;
+pub mod truth;
 
 use metaglot::meta::{BatchTargets, EpisodeSet, Inputs, MetaBatch};
 use metaglot::model::{InputKind, MlpShape, Params};

@@ -1,0 +1,134 @@
+//! A whole meta-step: exact second order in Gram space, in the plain form, and a plain gradient of the same batch.
+
+use std::time::Duration;
+
+use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
+use metaglot::cpu::Cpu;
+use metaglot::meta::{
+    BatchTargets, Dense, EpisodeSet, GramSpace, InnerLoop, Inputs, Limits, MetaBatch, MetaGradient, Order,
+};
+use metaglot::model::{InputKind, MlpShape, Params};
+use metaglot::{Bags, MatRef, Purpose, Rng};
+
+const EPISODES: usize = 32;
+const SUPPORT: usize = 25;
+const QUERY: usize = 75;
+const SECOND: InnerLoop = InnerLoop { steps: 5, lr: 0.05, order: Order::Second };
+/// No inner step: the gradient of joint training.
+const PLAIN: InnerLoop = InnerLoop { steps: 0, lr: 0.05, order: Order::First };
+
+/// One side of the batch: dense rows or bags of `TOKENS` tokens, five classes.
+struct Side {
+    ends: Vec<usize>,
+    labels: Vec<u32>,
+    dense: Vec<f32>,
+    tokens: Vec<u32>,
+    weights: Vec<f32>,
+    offsets: Vec<usize>,
+    shape: MlpShape,
+}
+
+const TOKENS: usize = 60;
+
+impl Side {
+    fn new(shape: &MlpShape, rows: usize, stream: u64) -> Self {
+        let mut rng = Rng::new(2, stream, 0, Purpose::Data);
+        let n = EPISODES * rows;
+        let ends = (0..=EPISODES).map(|t| t * rows).collect();
+        let labels = (0..n).map(|i| (i % 5) as u32).collect();
+        let (mut dense, mut tokens) = (vec![], vec![]);
+        match shape.kind {
+            InputKind::Dense => dense = (0..n * shape.input).map(|_| rng.normal() as f32).collect(),
+            InputKind::Bag => (0..n).for_each(|_| tokens.extend(bag(&mut rng, shape.input))),
+        }
+        let weights = vec![1.0 / (TOKENS as f32).sqrt(); tokens.len()];
+        let offsets = (0..=n).map(|i| i * TOKENS).collect();
+        Self { ends, labels, dense, tokens, weights, offsets, shape: shape.clone() }
+    }
+
+    fn set(&self) -> EpisodeSet<'_, f32> {
+        let inputs = match self.shape.kind {
+            InputKind::Dense => Inputs::Dense(MatRef::new(&self.dense, self.labels.len(), self.shape.input).unwrap()),
+            InputKind::Bag => {
+                Inputs::Bags(Bags::new(&self.tokens, &self.weights, &self.offsets, self.shape.input).unwrap())
+            }
+        };
+        EpisodeSet { inputs, rows: &self.ends, targets: BatchTargets::Classes(&self.labels) }
+    }
+}
+
+/// Different tokens, rising; small ones come more often, as in text.
+fn bag(rng: &mut Rng, vocabulary: usize) -> Vec<u32> {
+    let mut tokens = std::collections::BTreeSet::new();
+    while tokens.len() < TOKENS {
+        let bound = 1 + rng.below(vocabulary);
+        tokens.insert(rng.below(bound) as u32);
+    }
+    tokens.into_iter().collect()
+}
+
+/// The largest difference of the two over the largest value.
+fn difference(a: &[f32], b: &[f32]) -> f32 {
+    let largest = |values: &mut dyn Iterator<Item = f32>| values.map(f32::abs).fold(0.0, f32::max);
+    largest(&mut a.iter().zip(b).map(|(a, b)| a - b)) / largest(&mut b.iter().copied())
+}
+
+fn run_gram(
+    group: &mut BenchmarkGroup<WallTime>,
+    name: &str,
+    params: &Params<f32>,
+    batch: &MetaBatch<f32>,
+    inner: &InnerLoop,
+) -> MetaGradient<f32> {
+    let limits = Limits::of(batch, inner.steps);
+    let mut gradient = MetaGradient::new(&params.shape, &limits);
+    let mut gram = GramSpace::new(&Cpu::new(), &params.shape, limits).unwrap();
+    gram.run(params, batch, inner, &mut gradient).unwrap();
+    group.bench_function(name, |b| b.iter(|| gram.run(params, batch, inner, &mut gradient).unwrap()));
+    gradient
+}
+
+/// A 256-[128]-5 network on dense features.
+fn dense(c: &mut Criterion) {
+    let shape = MlpShape { input: 256, kind: InputKind::Dense, widths: vec![128, 5] };
+    let (support, query) = (Side::new(&shape, SUPPORT, 0), Side::new(&shape, QUERY, 1));
+    let batch = MetaBatch { support: support.set(), query: query.set() };
+    let params = Params::<f32>::random(&shape, 3).unwrap();
+    let mut group = c.benchmark_group("step/256-128-5/32x25+75/5");
+    let found = run_gram(&mut group, "gram", &params, &batch, &SECOND);
+    run_gram(&mut group, "plain_gradient", &params, &batch, &PLAIN);
+    let limits = Limits::of(&batch, SECOND.steps);
+    let mut wanted = MetaGradient::new(&shape, &limits);
+    let mut plain = Dense::new(&Cpu::new(), &shape, limits).unwrap();
+    plain.run(&params, &batch, &SECOND, &mut wanted).unwrap();
+    for (found, wanted) in [(&found.first, &wanted.first), (&found.head, &wanted.head), (&found.bias, &wanted.bias)] {
+        let error = difference(found, wanted);
+        assert!(error < 1e-4, "the two forms differ by {error:e}");
+    }
+    group.bench_function("dense", |b| b.iter(|| plain.run(&params, &batch, &SECOND, &mut wanted).unwrap()));
+}
+
+/// Bags of 60 tokens, an embedding table of 65536 x 64. The plain form is checked on the same batch; it is not timed,
+/// because it copies the whole table at every step (16 MiB, 192 times over).
+fn bags(c: &mut Criterion) {
+    let shape = MlpShape { input: 65_536, kind: InputKind::Bag, widths: vec![64, 5] };
+    let (support, query) = (Side::new(&shape, SUPPORT, 2), Side::new(&shape, QUERY, 3));
+    let batch = MetaBatch { support: support.set(), query: query.set() };
+    let params = Params::<f32>::random(&shape, 4).unwrap();
+    let mut group = c.benchmark_group("step/65536-64-5/32x25+75/5/60_tokens");
+    let found = run_gram(&mut group, "gram", &params, &batch, &SECOND);
+    run_gram(&mut group, "plain_gradient", &params, &batch, &PLAIN);
+    let limits = Limits::of(&batch, SECOND.steps);
+    let mut wanted = MetaGradient::new(&shape, &limits);
+    Dense::new(&Cpu::new(), &shape, limits).unwrap().run(&params, &batch, &SECOND, &mut wanted).unwrap();
+    assert_eq!(found.rows, wanted.rows);
+    let error = difference(&found.first, &wanted.first);
+    assert!(error < 1e-4, "the two forms differ by {error:e}");
+}
+
+criterion_group! {
+    name = step;
+    config = Criterion::default().sample_size(20).warm_up_time(Duration::from_millis(500));
+    targets = dense, bags
+}
+criterion_main!(step);

@@ -1,0 +1,102 @@
+//! Every kernel of every table, through the checked entry points, against the truth under the contract's tolerance.
+
+mod support;
+
+use metaglot::cpu::KernelElement;
+use support::cases::{self, Fill, Product, ProductCase};
+use support::tables::Tables;
+use support::{check_product, check_rows, check_sums};
+
+/// A test for each element type.
+macro_rules! for_both_types {
+    ($($name:ident)*) => {
+        mod f32 {
+            $(#[test] fn $name() { super::$name::<f32>(); })*
+        }
+        mod f64 {
+            $(#[test] fn $name() { super::$name::<f64>(); })*
+        }
+    };
+}
+
+for_both_types! {
+    products_equal_the_truth
+    products_may_be_cut_anywhere
+    products_have_the_same_bits_on_any_number_of_threads
+    row_operations_equal_the_truth
+    softmax_cross_entropy_equals_the_truth
+    gathered_sums_equal_the_truth
+    column_sums_equal_the_truth
+    bag_products_equal_the_truth
+    bag_layers_equal_the_truth
+}
+
+fn products_equal_the_truth<T: KernelElement>() {
+    let mut tables = Tables::<T>::new(&[1, 3]);
+    cases::products().iter().for_each(|case| check_product::product(&mut tables, case));
+}
+
+fn products_may_be_cut_anywhere<T: KernelElement>() {
+    let mut tables = Tables::<T>::new(&[]);
+    for (m, n, k) in [(13, 35, 300), (70, 20, 40), (66, 18, 257), (3, 5, 0)] {
+        for (seed, product) in Product::ALL.into_iter().enumerate() {
+            let (seed, alpha, beta, fill) = (seed as u64, 0.7, -0.5, Fill::Normal);
+            let case = ProductCase { seed, product, m, n, k, gap: 2, alpha, beta, fill };
+            check_product::product_cut_anywhere(&mut tables, &case);
+        }
+    }
+}
+
+fn products_have_the_same_bits_on_any_number_of_threads<T: KernelElement>() {
+    let mut tables = Tables::<T>::new(&[1, 2, 3, 8]);
+    for (m, n, k) in [(1, 1, 1), (2, 2, 0), (5, 130, 40), (130, 5, 40), (70, 90, 257), (49, 17, 600)] {
+        for product in [Product::Linear, Product::Tn] {
+            let (seed, alpha, beta, fill) = (7, 0.7, -0.5, Fill::Normal);
+            check_product::product(&mut tables, &ProductCase { seed, product, m, n, k, gap: 3, alpha, beta, fill });
+        }
+    }
+}
+
+fn row_operations_equal_the_truth<T: KernelElement>() {
+    let mut tables = Tables::<T>::new(&[]);
+    for case in &cases::rows() {
+        check_rows::relu(&mut tables, case);
+        check_rows::relu_mask(&mut tables, case);
+        check_rows::axpy(&mut tables, case);
+        check_rows::sgd(&mut tables, case);
+        check_rows::adamw(&mut tables, case);
+    }
+}
+
+fn softmax_cross_entropy_equals_the_truth<T: KernelElement>() {
+    let mut tables = Tables::<T>::new(&[]);
+    cases::softmaxes().iter().for_each(|case| check_sums::softmax_xent(&mut tables, case));
+}
+
+fn gathered_sums_equal_the_truth<T: KernelElement>() {
+    let mut tables = Tables::<T>::new(&[]);
+    cases::gathers().iter().for_each(|case| check_sums::gather_sum(&mut tables, case));
+}
+
+fn column_sums_equal_the_truth<T: KernelElement>() {
+    let mut tables = Tables::<T>::new(&[]);
+    for (seed, case) in (0..).zip(&cases::column_sums()) {
+        check_sums::col_sum(&mut tables, seed, case);
+    }
+}
+
+fn bag_products_equal_the_truth<T: KernelElement>() {
+    let mut tables = Tables::<T>::new(&[]);
+    for seed in 0..20 {
+        cases::BAG_DOTS.iter().for_each(|case| check_sums::gram_bags(&mut tables, seed, case));
+    }
+}
+
+fn bag_layers_equal_the_truth<T: KernelElement>() {
+    let mut tables = Tables::<T>::new(&[1, 2, 3, 8]);
+    for (seed, rows) in (0..).zip([0, 1, 2, 7, 8, 9, 40]) {
+        for hidden in [1, 7, 8, 64, 75] {
+            check_sums::bag_linear(&mut tables, seed, rows, hidden);
+        }
+    }
+}

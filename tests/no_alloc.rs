@@ -1,0 +1,77 @@
+//! A steady-state meta-step allocates nothing.
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use metaglot::cpu::Cpu;
+use metaglot::meta::{GramSpace, InnerLoop, Limits, MetaGradient, Order};
+use metaglot::model::InputKind;
+use support::{LossKind, Problem, shape};
+
+/// The system's allocator, counting.
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Allocations of 20 meta-steps after two to warm up.
+fn allocations(kind: InputKind, loss: LossKind, cpu: &Cpu) -> usize {
+    let outputs = if loss == LossKind::Lists { 1 } else { 3 };
+    let p = Problem::random(11, shape(kind, &[40, 33, 17, outputs]), loss, 9, 25, 30);
+    let params = p.params::<f32>();
+    p.with_batch::<f32, _>(|batch| {
+        let inner = InnerLoop { steps: 3, lr: 0.1, order: Order::Second };
+        let limits = Limits::of(batch, inner.steps);
+        let mut gradient = MetaGradient::new(&p.shape, &limits);
+        let mut gram = GramSpace::new(cpu, &p.shape, limits).unwrap();
+        cpu.install(|| {
+            let mut step = || gram.run(&params, batch, &inner, &mut gradient).unwrap();
+            (0..2).for_each(|_| step());
+            let before = ALLOCATIONS.load(Ordering::Relaxed);
+            (0..20).for_each(|_| step());
+            ALLOCATIONS.load(Ordering::Relaxed) - before
+        })
+    })
+}
+
+/// A program of its own: any other thread, the test harness's too, would be counted.
+fn main() {
+    let seen = ALLOCATIONS.load(Ordering::Relaxed);
+    drop(std::hint::black_box(vec![1u8; 100]));
+    assert!(ALLOCATIONS.load(Ordering::Relaxed) > seen, "the counter does not count");
+    // All pools live until the end: the threads of one that goes allocate while they end.
+    let cpus = [1, 2].map(|threads| Cpu::new().threads(threads).unwrap());
+    for cpu in &cpus {
+        for kind in [InputKind::Dense, InputKind::Bag] {
+            for loss in [LossKind::Classes, LossKind::Lists, LossKind::Pairs] {
+                let n = allocations(kind, loss, cpu);
+                assert_eq!(n, 0, "{cpu:?}, {kind:?}, {loss:?}, seed 11: allocations in 20 steps");
+            }
+        }
+    }
+    println!("a_meta_step_allocates_nothing ... ok");
+}

@@ -1,0 +1,219 @@
+//! The cases each kernel is tried at, listed once: sizes around every tile edge (4x8, 6x16, 6x8) and cache block,
+//! tails, empty operands, wide leading dimensions, unaligned starts, and values at the ends of the number range.
+//! The conformance tests walk the lists; the differential fuzzer makes cases of the same types from its bytes.
+
+use metaglot::{Purpose, Rng};
+
+/// Which product, through which entry point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Product {
+    Nn,
+    Nt,
+    Tn,
+    Linear,
+    LinearRelu,
+    Gram,
+}
+
+impl Product {
+    pub const ALL: [Product; 6] =
+        [Product::Nn, Product::Nt, Product::Tn, Product::Linear, Product::LinearRelu, Product::Gram];
+}
+
+/// Where an operand's numbers come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// Standard normal.
+    Normal,
+    /// Around the smallest normal f32, mostly denormal there.
+    Denormal,
+    /// Normal, with infinities of both signs, zeros of both signs and denormals among them.
+    Special,
+}
+
+impl Fill {
+    /// The next number. f32 holds every finite one.
+    pub fn draw(self, rng: &mut Rng) -> f64 {
+        const RARE: [f64; 8] = [f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, 1e-40, -1e-40, 1e4, -1e4];
+        let x = rng.normal();
+        match self {
+            Fill::Normal => x,
+            Fill::Denormal => x * 3e-39,
+            Fill::Special => RARE.get(rng.below(48)).copied().unwrap_or(x),
+        }
+    }
+}
+
+/// One matrix product: op(A) is m x k, op(B) is k x n.
+#[derive(Clone, Copy, Debug)]
+pub struct ProductCase {
+    pub seed: u64,
+    pub product: Product,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    /// How much longer than its rows a leading dimension is.
+    pub gap: usize,
+    /// Not used by layers and Gram matrices, which have their own.
+    pub alpha: f64,
+    pub beta: f64,
+    pub fill: Fill,
+}
+
+/// Every product at every combination of sizes around the edges, scale factors taking turns.
+pub fn products() -> Vec<ProductCase> {
+    let mut cases = vec![];
+    let mut push = |m, n, k, fill| {
+        for product in Product::ALL {
+            let i = cases.len();
+            let (alpha, beta) = ([1.0, -0.1, 0.7][i % 3], [0.0, 1.0, 0.0, -0.5][i / 3 % 4]);
+            cases.push(ProductCase { seed: i as u64, product, m, n, k, gap: i % 5, alpha, beta, fill });
+        }
+    };
+    for m in [1, 3, 4, 5, 6, 7, 12, 13] {
+        for n in [1, 4, 5, 7, 8, 9, 15, 16, 17, 33] {
+            for k in [0, 1, 5, 255, 256, 257, 300] {
+                push(m, n, k, Fill::Normal);
+            }
+        }
+    }
+    // Empty results, the packing threshold (64 rows), the row and column blocks (64, 96, 192; 256, 512).
+    for (m, n, k) in [(0, 5, 3), (5, 0, 3), (63, 17, 20), (64, 17, 257), (65, 33, 3), (97, 9, 30), (193, 18, 7)] {
+        push(m, n, k, Fill::Normal);
+    }
+    for (m, n, k) in [(7, 257, 3), (3, 513, 258), (64, 515, 5), (2, 520, 0)] {
+        push(m, n, k, Fill::Normal);
+    }
+    for fill in [Fill::Denormal, Fill::Special] {
+        for (m, n, k) in [(5, 9, 3), (7, 17, 300), (13, 33, 40)] {
+            push(m, n, k, fill);
+        }
+    }
+    cases
+}
+
+/// One row-wise or element-wise operation on n elements that start `offset` elements past an aligned address.
+#[derive(Clone, Copy, Debug)]
+pub struct RowCase {
+    pub seed: u64,
+    pub n: usize,
+    pub offset: usize,
+    pub fill: Fill,
+}
+
+/// Every length up to 257, all offsets from 1 to 7 taking turns, and for each kind of numbers.
+pub fn rows() -> Vec<RowCase> {
+    let fills = [Fill::Normal, Fill::Denormal, Fill::Special];
+    let each = |n: usize| {
+        fills.map(|fill| RowCase {
+            seed: (1000 * n) as u64 + fill as u64,
+            n,
+            offset: 1 + (n + fill as usize) % 7,
+            fill,
+        })
+    };
+    (0..=257).flat_map(each).collect()
+}
+
+/// The kinds of logits softmax cross-entropy is tried at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logits {
+    /// Normal with standard deviation 3.
+    Usual,
+    Equal,
+    /// +-1e4 at random.
+    Extreme,
+    /// All but one are minus infinity.
+    OneFinite,
+    /// Evenly from -104 to 0: everything the exponential sees down to the smallest f32.
+    Wide,
+    Denormal,
+}
+
+/// One row of logits.
+#[derive(Clone, Copy, Debug)]
+pub struct SoftmaxCase {
+    pub seed: u64,
+    pub n: usize,
+    pub target: usize,
+    pub scale: f64,
+    pub offset: usize,
+    pub logits: Logits,
+}
+
+impl SoftmaxCase {
+    /// The logits.
+    pub fn draw(&self) -> Vec<f64> {
+        let mut rng = Rng::new(self.seed, 0, 0, Purpose::Data);
+        let finite = rng.below(self.n);
+        (0..self.n)
+            .map(|i| match self.logits {
+                Logits::Usual => 3.0 * rng.normal(),
+                Logits::Equal => -7.25,
+                Logits::Extreme => [1e4, -1e4][rng.below(2)],
+                Logits::OneFinite if i == finite => 2.5,
+                Logits::OneFinite => f64::NEG_INFINITY,
+                Logits::Wide => -104.0 * i as f64 / self.n as f64,
+                Logits::Denormal => 1e-40 * rng.normal(),
+            })
+            .collect()
+    }
+}
+
+/// Every length from 1 to 257 and some long ones, for all kinds of logits; targets and scales take turns.
+pub fn softmaxes() -> Vec<SoftmaxCase> {
+    let kinds = [Logits::Usual, Logits::Equal, Logits::Extreme, Logits::OneFinite, Logits::Wide, Logits::Denormal];
+    let mut cases = vec![];
+    for n in (1..=257).chain([1000, 4099, 30_000]) {
+        for logits in kinds {
+            let seed = cases.len();
+            let (target, scale) = ([0, n / 2, n - 1][seed % 3], [1.0, 1.0 / 75.0][seed / 3 % 2]);
+            cases.push(SoftmaxCase { seed: seed as u64, n, target, scale, offset: seed % 8, logits });
+        }
+    }
+    cases
+}
+
+/// One gather-and-sum of `len` rows of width `n` out of a table of `rows`.
+#[derive(Clone, Copy, Debug)]
+pub struct GatherCase {
+    pub seed: u64,
+    pub len: usize,
+    pub rows: usize,
+    pub n: usize,
+    pub gap: usize,
+    pub init: bool,
+    pub fill: Fill,
+}
+
+/// Widths around the vector and the 64-column block; empty bags, long bags, a start value or none.
+pub fn gathers() -> Vec<GatherCase> {
+    let mut cases = vec![];
+    for n in [0, 1, 3, 4, 7, 8, 9, 15, 16, 17, 63, 64, 65, 71, 72, 73, 127, 128, 129, 200] {
+        for len in [0, 1, 2, 7, 60, 257] {
+            for fill in [Fill::Normal, Fill::Denormal, Fill::Special] {
+                let seed = cases.len();
+                let (gap, init) = (seed % 4, seed % 2 == 0);
+                cases.push(GatherCase { seed: seed as u64, len, rows: 1 + seed % 50, n, gap, init, fill });
+            }
+        }
+    }
+    cases
+}
+
+/// Column sums: rows, columns, gap, alpha, beta.
+pub fn column_sums() -> Vec<(usize, usize, usize, f64, f64)> {
+    let mut cases = vec![];
+    for m in [0, 1, 2, 25, 257] {
+        for n in [0, 1, 5, 7, 8, 9, 31, 32, 33, 65] {
+            for (i, beta) in [0.0, 1.0, -0.5].into_iter().enumerate() {
+                cases.push((m, n, (m + n + i) % 4, [1.0, 1.0 / 32.0][i % 2], beta));
+            }
+        }
+    }
+    cases
+}
+
+/// Lengths of two bags whose dot product is taken, and the vocabulary: disjoint, nested, equal, empty.
+pub const BAG_DOTS: [(usize, usize, usize); 8] =
+    [(0, 0, 5), (0, 4, 9), (1, 1, 1), (5, 5, 5), (3, 60, 100), (60, 60, 70), (60, 60, 65_536), (257, 300, 400)];

@@ -1,0 +1,174 @@
+//! Matrix products of every table against the truth, and the rule that a product may be cut anywhere.
+
+use std::ops::Range;
+
+use metaglot::backend::{Lane, Team};
+use metaglot::cpu::KernelElement;
+use metaglot::{Element, MatMut, MatRef, Purpose, Result, Rng};
+
+use super::cases::{Product, ProductCase};
+use super::padded::Padded;
+use super::tables::{Tables, assert_met, label};
+use super::truth::{self, Wanted, precision};
+
+/// The operands of a case.
+pub struct Operands<T> {
+    pub a: Padded<T>,
+    pub b: Padded<T>,
+    pub bias: Padded<T>,
+    /// The old result; NaN where it must not be read.
+    pub c: Padded<T>,
+}
+
+/// Whether the first operand is read transposed.
+fn turns_a(product: Product) -> bool {
+    product == Product::Tn
+}
+
+/// Whether the second operand is read transposed.
+fn turns_b(product: Product) -> bool {
+    !matches!(product, Product::Nn | Product::Tn)
+}
+
+/// alpha, beta and the old value's part, as the entry point has it.
+fn factors(case: &ProductCase) -> (f64, f64) {
+    match case.product {
+        Product::Nn | Product::Nt | Product::Tn => (case.alpha, case.beta),
+        _ => (1.0, 0.0),
+    }
+}
+
+impl<T: Element> Operands<T> {
+    /// Random operands.
+    pub fn new(case: &ProductCase) -> Self {
+        let mut rng = Rng::new(case.seed, 0, 0, Purpose::Data);
+        let (m, n, k, gap) = (case.m, case.n, case.k, case.gap);
+        let (ar, ac) = if turns_a(case.product) { (k, m) } else { (m, k) };
+        let (br, bc) = if turns_b(case.product) { (n, k) } else { (k, n) };
+        let a = Padded::matrix(ar, ac, gap, 1 + gap, || case.fill.draw(&mut rng));
+        let b = Padded::matrix(br, bc, (gap + 1) % 4, 3, || case.fill.draw(&mut rng));
+        let bias = Padded::row(n, 5, || case.fill.draw(&mut rng));
+        let read = factors(case).1 != 0.0;
+        let c = Padded::matrix(m, n, (gap + 2) % 5, 7, || if read { case.fill.draw(&mut rng) } else { f64::NAN });
+        Self { a, b, bias, c }
+    }
+
+    fn wanted(&self, case: &ProductCase) -> Vec<Wanted> {
+        let p = precision::<T>();
+        let (alpha, beta) = factors(case);
+        let (alpha, beta) = (T::from_f64(alpha).to_f64(), T::from_f64(beta).to_f64());
+        let one = |i: usize, j: usize| {
+            let a = |q| if turns_a(case.product) { self.a.at(q, i) } else { self.a.at(i, q) };
+            let b = |q| if turns_b(case.product) { self.b.at(j, q) } else { self.b.at(q, j) };
+            let bias = match case.product {
+                Product::Linear | Product::LinearRelu => Some(self.bias.at(0, j)),
+                Product::Gram => Some(1.0),
+                _ => None,
+            };
+            let old = if beta == 0.0 { 0.0 } else { self.c.at(i, j) };
+            let x = truth::product(p, (0..case.k).map(|q| (a(q), b(q))), alpha, beta, old, bias);
+            if case.product == Product::LinearRelu { truth::relu(x) } else { x }
+        };
+        (0..case.m).flat_map(|i| (0..case.n).map(move |j| (i, j))).map(|(i, j)| one(i, j)).collect()
+    }
+}
+
+/// One product through a lane.
+pub fn call<T: KernelElement>(
+    lane: &mut Lane<T>,
+    case: &ProductCase,
+    a: MatRef<T>,
+    b: MatRef<T>,
+    bias: &[T],
+    c: MatMut<T>,
+) -> Result<()> {
+    let (alpha, beta) = (T::from_f64(case.alpha), T::from_f64(case.beta));
+    match case.product {
+        Product::Nn => lane.gemm_nn(alpha, a, b, beta, c),
+        Product::Nt => lane.gemm_nt(alpha, a, b, beta, c),
+        Product::Tn => lane.gemm_tn(alpha, a, b, beta, c),
+        Product::Linear => lane.linear(a, b, bias, false, c),
+        Product::LinearRelu => lane.linear(a, b, bias, true, c),
+        Product::Gram => lane.gram(a, b, c),
+    }
+}
+
+/// The products a team has; `None` for the others.
+fn call_team<T: KernelElement>(team: &mut Team<T>, case: &ProductCase, o: &Operands<T>) -> Option<Padded<T>> {
+    let (alpha, beta, mut c) = (T::from_f64(case.alpha), T::from_f64(case.beta), o.c.clone());
+    match case.product {
+        Product::Tn => team.gemm_tn(alpha, o.a.view(), o.b.view(), beta, c.view_mut()).unwrap(),
+        Product::Linear => team.linear(o.a.view(), o.b.view(), o.bias.slice(), c.view_mut()).unwrap(),
+        _ => return None,
+    }
+    Some(c)
+}
+
+/// All tables and teams against the truth; each team against its lane bit for bit.
+pub fn product<T: KernelElement>(tables: &mut Tables<T>, case: &ProductCase) {
+    let o = Operands::<T>::new(case);
+    let mut wanted = o.wanted(case);
+    let mut of_lane = vec![];
+    for (isa, lane) in &mut tables.lanes {
+        let (mut c, what) = (o.c.clone(), label::<T>(*isa, 1, "product", case));
+        call(lane, case, o.a.view(), o.b.view(), o.bias.slice(), c.view_mut()).unwrap();
+        c.assert_frame(&what);
+        let found = c.values();
+        for (w, &f) in wanted.iter_mut().zip(&found) {
+            // ReLU may turn NaN into 0.
+            if case.product == Product::LinearRelu && w.value.is_nan() && f == 0.0 {
+                *w = Wanted::exactly(0.0);
+            }
+        }
+        assert_met(&what, &wanted, &found);
+        of_lane.push((*isa, c.bits()));
+    }
+    for (isa, threads, team) in &mut tables.teams {
+        if let Some(c) = call_team(team, case, &o) {
+            let what = label::<T>(*isa, *threads, "product", case);
+            c.assert_frame(&what);
+            let (_, whole) = of_lane.iter().find(|(i, _)| i == isa).unwrap();
+            assert!(*whole == c.bits(), "{what}: other bits than on one lane");
+        }
+    }
+}
+
+/// The product in two parts, cut before a row or a column, has the bits of the whole.
+pub fn product_cut_anywhere<T: KernelElement>(tables: &mut Tables<T>, case: &ProductCase) {
+    let o = Operands::<T>::new(case);
+    for (isa, lane) in &mut tables.lanes {
+        let mut whole = o.c.clone();
+        call(lane, case, o.a.view(), o.b.view(), o.bias.slice(), whole.view_mut()).unwrap();
+        let whole = whole.bits();
+        for cut in 0..=case.m {
+            let mut c = o.c.clone();
+            for rows in [0..cut, cut..case.m] {
+                part(lane, case, &o, rows, 0..case.n, &mut c);
+            }
+            assert!(c.bits() == whole, "{}: other bits when cut at row {cut}", label::<T>(*isa, 1, "product", case));
+        }
+        for cut in 0..=case.n {
+            let mut c = o.c.clone();
+            for cols in [0..cut, cut..case.n] {
+                part(lane, case, &o, 0..case.m, cols, &mut c);
+            }
+            assert!(c.bits() == whole, "{}: other bits when cut at column {cut}", label::<T>(*isa, 1, "product", case));
+        }
+    }
+}
+
+/// Rows and columns of the result, from those parts of the operands they depend on.
+fn part<T: KernelElement>(
+    lane: &mut Lane<T>,
+    case: &ProductCase,
+    o: &Operands<T>,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    c: &mut Padded<T>,
+) {
+    let k = 0..case.k;
+    let a = if turns_a(case.product) { o.a.part(k.clone(), rows.clone()) } else { o.a.part(rows.clone(), k.clone()) };
+    let b = if turns_b(case.product) { o.b.part(cols.clone(), k) } else { o.b.part(k, cols.clone()) };
+    let bias = &o.bias.slice()[cols.clone()];
+    call(lane, case, a, b, bias, c.part_mut(rows, cols)).unwrap();
+}
