@@ -26,6 +26,8 @@ pub mod checkpoint;
 
 pub mod train;
 
+pub mod task;
+
 #[cfg(feature = "cli")]
 pub mod cli;
 

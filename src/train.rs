@@ -20,6 +20,8 @@ use crate::optim::{Optimizer, Rule, Schedule};
 pub struct TrainConfig {
     /// Names all random numbers of the run.
     pub seed: u64,
+    /// Standard deviation of an embedding table's initial weights (token-bag models).
+    pub embedding_std: f64,
     /// Inner steps on the support set; 0 trains jointly.
     pub inner_steps: usize,
     /// Learning rate of the inner steps.
@@ -63,7 +65,7 @@ impl TrainConfig {
 }
 
 /// What happened at a report: the mean over the steps since the last one, and the validation if there was one.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Steps done.
     pub step: u64,
@@ -137,7 +139,7 @@ impl<'a> Trainer<'a> {
         config.validate(has_validation)?;
         source.check_shape(shape)?;
         let limits = Limits { inner_steps: config.inner_steps, ..source.limits() };
-        let params = Params::random(shape, config.seed)?;
+        let params = Params::random(shape, config.embedding_std, config.seed)?;
         Ok(Self {
             source,
             cpu: cpu.clone(),

@@ -5,6 +5,8 @@ use std::io::{IsTerminal, stderr};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::train::Report;
+
 /// In a log, a line for each so many.
 const STEP: u64 = 1_000_000;
 
@@ -41,6 +43,51 @@ impl Drop for Progress {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
+        }
+    }
+}
+
+/// A training run's steps: a bar on a terminal, a plain line for each report in a log.
+pub(super) struct StepProgress {
+    task: &'static str,
+    bar: Option<ProgressBar>,
+    steps: u64,
+}
+
+impl StepProgress {
+    /// A run of `task` that has done `done` of `steps` steps.
+    pub(super) fn new(task: &'static str, done: u64, steps: u64) -> Self {
+        let bar = stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("{prefix} [{bar:30}] {pos}/{len} {elapsed} eta {eta}  {msg}");
+            bar.set_style(style.expect("the template is a constant"));
+            bar.with_prefix(task).with_position(done)
+        });
+        StepProgress { task, bar, steps }
+    }
+
+    pub(super) fn step(&mut self, step: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(step);
+        }
+    }
+
+    pub(super) fn report(&mut self, r: &Report) {
+        let valid = match (r.valid_loss, r.valid_accuracy) {
+            (Some(loss), Some(accuracy)) => format!(", unseen languages: loss {loss:.4}, right {accuracy:.4}"),
+            _ => String::new(),
+        };
+        let (loss, right, best) = (r.train_loss, r.train_accuracy, if r.best { " *" } else { "" });
+        let line = format!("loss {loss:.4}, right {right:.4}{valid}{best}");
+        match &self.bar {
+            Some(bar) => bar.set_message(line),
+            None => eprintln!("metaglot: {} step {}/{}: {line}", self.task, r.step, self.steps),
+        }
+    }
+
+    pub(super) fn finish(self) {
+        if let Some(bar) = self.bar {
+            bar.abandon();
         }
     }
 }

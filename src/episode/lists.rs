@@ -75,6 +75,11 @@ impl<'a> ListSource<'a> {
         (&self.mean, &self.scale)
     }
 
+    /// Languages of that part an episode can be drawn from.
+    pub fn languages(&self, part: Part) -> usize {
+        self.pools[part as usize].len()
+    }
+
     fn push(&self, list: &Range<usize>, row: &mut Vec<f32>, set: &mut SetBuffer) {
         let (signals, width) = (self.data.signals().unwrap_or(&[]), self.mean.len());
         for i in list.clone() {

@@ -87,6 +87,11 @@ impl<T: KernelElement> MetaGradient<T> {
         }
     }
 
+    /// A place for losses alone, for [`Order::Evaluate`].
+    pub fn without_storage() -> Self {
+        Self { rows: Vec::new(), first: Vec::new(), bias: Vec::new(), head: Vec::new(), query_loss: Vec::new() }
+    }
+
     /// The mean over the episodes of the query loss.
     pub fn meta_loss(&self) -> f64 {
         let n = self.query_loss.len().max(1) as f64;
