@@ -32,8 +32,8 @@ Example:
   metaglot prepare hello.tsv --text text --label intent --language locale --out hello.mgd
 
   printf 'question\\tpassage\\tanswer\\nWho sat?\\tIt rained. A cat sat down.\\tcat\\n' > pets.tsv
-  metaglot prepare pets.tsv --kind answer --text question --candidates passage --answer-text answer \\
-    --language-is eng --out pets.mgd";
+  metaglot prepare pets.tsv --kind answer --text question --candidates passage \\
+    --answer-text answer --language-is eng --out pets.mgd";
 
 /// Turn text files into a token dataset.
 #[derive(Args, Debug)]
