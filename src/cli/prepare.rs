@@ -120,6 +120,9 @@ impl Prepare {
             let detail = format!("{} reads text in its own way; the flags of text to tokens have no use", task.name());
             return Err(Error::config("--kind", detail));
         }
+        if task == RankingTask::Summarize && !self.selection.pairs() {
+            return Err(Error::config("--kind", "summarize needs --text2: the column of the reference summary"));
+        }
         prepare_ranking::refuse_pipes(&self.inputs)?;
         let mut writer = DatasetWriter::create(&self.out, prepare_ranking::spec(task, &config))?;
         let source = || self.source(selection);
