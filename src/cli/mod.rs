@@ -7,6 +7,7 @@
 mod answer;
 mod classify;
 mod curves;
+mod demo;
 mod info;
 mod items;
 mod lines;
@@ -20,6 +21,7 @@ mod source;
 mod summarize;
 mod text_args;
 mod train;
+mod translate;
 
 use std::io::{self, Write};
 
@@ -39,12 +41,16 @@ pub struct Cli {
 /// What the program can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Learn ten languages, then four new ones, on data inside the program.
+    Demo(demo::Demo),
     /// Turn text files into a token dataset.
     Prepare(Box<prepare::Prepare>),
     /// Meta-train a model on a dataset.
     Train(Box<train::Train>),
     /// Classify texts from a few examples of each class.
     Classify(classify::Classify),
+    /// Retrieve the best translations from a list of candidates.
+    Translate(translate::Translate),
     /// Find the sentence of a passage that answers a question.
     Answer(answer::Answer),
     /// Say in a sentence what a document is about.
@@ -56,9 +62,11 @@ pub enum Command {
 /// Does what the arguments say. A reader of `out` that goes away (`| head`) is no error.
 pub fn run(cli: Cli, out: &mut dyn Write) -> Result<()> {
     let done = match cli.command {
+        Command::Demo(demo) => demo.run(out),
         Command::Prepare(prepare) => prepare.run(out),
         Command::Train(train) => train.run(out),
         Command::Classify(classify) => classify.run(out),
+        Command::Translate(translate) => translate.run(out),
         Command::Answer(answer) => answer.run(out),
         Command::Summarize(summarize) => summarize.run(out),
         Command::Info(info) => info.run(out),

@@ -10,6 +10,7 @@ pub mod qa;
 mod ranker;
 mod reading;
 pub mod summarize;
+mod translate;
 mod vector;
 
 pub use candidates::{Candidate, Cut, candidates};
@@ -19,6 +20,7 @@ pub use frequencies::Frequencies;
 pub use metrics::{mean_interval, rank_of, rouge_1, rouge_l};
 pub use ranker::{Ranker, RankingModel};
 pub use reading::{Reading, Word};
+pub use translate::{Sentence, Translator};
 
 /// The name of few-shot classification in checkpoints.
 pub const CLASSIFY: &str = "classify";
