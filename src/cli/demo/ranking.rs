@@ -20,7 +20,7 @@ const DRAWS: u64 = 5;
 /// The descriptions' language.
 const ENGLISH: &str = "eng";
 
-/// Documents to one sentence: the description's sentence closest to the summary.
+/// Documents to one sentence: the sentence of the description, or part of one, closest to the summary.
 pub(super) fn summarize(stage: &Stage) -> Result<Vec<Row>> {
     let apps = data::apps();
     let trained = |a: &&App| TRAINED.contains(&&*a.language) && !data::held_out(&a.id, stage.seed);
@@ -34,7 +34,7 @@ pub(super) fn summarize(stage: &Stage) -> Result<Vec<Row>> {
     let measure = |language| {
         let choices = |held: bool| -> Vec<(Choice, &str)> {
             let own = apps.iter().filter(|a| a.language == language && data::held_out(&a.id, stage.seed) == held);
-            own.map(|a| (Choice::document(&a.description, Some(&a.summary), true, &model.text), &*a.summary)).collect()
+            own.map(|a| (Choice::document(&a.description, Some(&a.summary), &model.text), &*a.summary)).collect()
         };
         let support: Vec<Choice> = choices(false).into_iter().map(|c| c.0).take(SUPPORT).collect();
         let (queries, references): (Vec<Choice>, Vec<&str>) = choices(true).into_iter().unzip();
