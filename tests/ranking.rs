@@ -231,7 +231,7 @@ fn many_lists_are_scored_in_parts_alike() {
 fn what_does_not_fit_a_ranker_is_an_error() {
     let cpu = Cpu::new().threads(1).unwrap();
     let shape = MlpShape { input: 2, kind: InputKind::Dense, widths: vec![3, 1] };
-    let params = || Params::random(&shape, 1).unwrap();
+    let params = || Params::random(&shape, 0.5, 1).unwrap();
     assert!(Ranker::new(params(), vec![0.0; 3], vec![1.0; 3]).is_err());
     assert!(Ranker::new(params(), vec![0.0; 2], vec![1.0; 3]).is_err());
     let ranker = Ranker::new(params(), vec![0.0; 2], vec![1.0; 2]).unwrap();
