@@ -31,8 +31,8 @@ Example:
   printf 'text\\tintent\\tlocale\\nguten Tag\\tgreet\\tde\\nbonsoir\\tgreet\\tfr\\n' > hello.tsv
   metaglot prepare hello.tsv --text text --label intent --language locale --out hello.mgd
 
-  printf 'question\\tpassage\\tanswer\\nWho sat?\\tIt rained. A cat sat down.\\tcat\\n' > pets.tsv
-  metaglot prepare pets.tsv --kind answer --text question --candidates passage --answer-text answer \\
+  printf 'q\\tpassage\\ta\\nWho sat?\\tIt rained. A cat sat.\\tcat\\n' > pets.tsv
+  metaglot prepare pets.tsv --kind answer --text q --candidates passage --answer-text a \\
     --language-is eng --out pets.mgd";
 
 /// Turn text files into a token dataset.

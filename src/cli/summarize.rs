@@ -19,7 +19,7 @@ A summary is made of the document's own words. It may be part of a sentence: wha
 what is left without the first words; --whole-sentences keeps sentences whole.
 
 Example (the model from `metaglot train --task summarize`):
-  printf 'Teclat és un programa lliure, ràpid i petit, per a escriure. ¶ Té moltes opcions.' > teclat.txt
+  printf 'Teclat és un programa lliure i ràpid, per a escriure. ¶ És petit.' > teclat.txt
   metaglot summarize --checkpoint runs/summaries/model.safetensors --document teclat.txt";
 
 /// Say in a sentence what a document is about.
