@@ -93,7 +93,7 @@ fn dense(c: &mut Criterion) {
     let shape = MlpShape { input: 256, kind: InputKind::Dense, widths: vec![128, 5] };
     let (support, query) = (Side::new(&shape, SUPPORT, 0), Side::new(&shape, QUERY, 1));
     let batch = MetaBatch { support: support.set(), query: query.set() };
-    let params = Params::<f32>::random(&shape, 3).unwrap();
+    let params = Params::<f32>::random(&shape, 0.1, 3).unwrap();
     let mut group = c.benchmark_group("step/256-128-5/32x25+75/5");
     let found = run_gram(&mut group, "gram", &params, &batch, &SECOND);
     run_gram(&mut group, "plain_gradient", &params, &batch, &PLAIN);
@@ -114,7 +114,7 @@ fn bags(c: &mut Criterion) {
     let shape = MlpShape { input: 65_536, kind: InputKind::Bag, widths: vec![64, 5] };
     let (support, query) = (Side::new(&shape, SUPPORT, 2), Side::new(&shape, QUERY, 3));
     let batch = MetaBatch { support: support.set(), query: query.set() };
-    let params = Params::<f32>::random(&shape, 4).unwrap();
+    let params = Params::<f32>::random(&shape, 0.1, 4).unwrap();
     let mut group = c.benchmark_group("step/65536-64-5/32x25+75/5/60_tokens");
     let found = run_gram(&mut group, "gram", &params, &batch, &SECOND);
     run_gram(&mut group, "plain_gradient", &params, &batch, &PLAIN);

@@ -122,6 +122,6 @@ pub(crate) fn crc_key(name: &str) -> String {
 }
 
 /// Always 8 digits, so that the header keeps its length when the zeros become checksums.
-fn crc_text(crc: u32) -> String {
+pub(crate) fn crc_text(crc: u32) -> String {
     format!("{crc:08x}")
 }

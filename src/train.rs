@@ -20,6 +20,8 @@ use crate::optim::{Optimizer, Rule, Schedule};
 pub struct TrainConfig {
     /// Names all random numbers of the run.
     pub seed: u64,
+    /// Standard deviation of an embedding table's initial weights (token-bag models).
+    pub embedding_std: f64,
     /// Inner steps on the support set; 0 trains jointly.
     pub inner_steps: usize,
     /// Learning rate of the inner steps.
@@ -41,6 +43,20 @@ pub struct TrainConfig {
 impl TrainConfig {
     fn inner(&self, order: Order) -> InnerLoop {
         InnerLoop { steps: self.inner_steps, lr: self.inner_lr, order }
+    }
+
+    fn validate(&self, has_validation: bool) -> Result<()> {
+        if has_validation && self.valid_batches == 0 {
+            return Err(Error::config("valid_batches", "at least 1 is needed to validate"));
+        }
+        // Memory grows with them; far fewer are ever of use.
+        if self.inner_steps > 10_000 {
+            return Err(Error::config("inner_steps", format!("{} are more than 10000", self.inner_steps)));
+        }
+        if !(self.inner_lr.is_finite() && self.inner_lr >= 0.0) {
+            return Err(Error::config("inner_lr", format!("{} is not finite or below 0", self.inner_lr)));
+        }
+        Ok(())
     }
 
     fn order(&self) -> Order {
@@ -120,9 +136,10 @@ impl<'a> Trainer<'a> {
         source: &'a dyn EpisodeSource,
         has_validation: bool,
     ) -> Result<Self> {
+        config.validate(has_validation)?;
         source.check_shape(shape)?;
         let limits = Limits { inner_steps: config.inner_steps, ..source.limits() };
-        let params = Params::random(shape, config.seed)?;
+        let params = Params::random(shape, config.embedding_std, config.seed)?;
         Ok(Self {
             source,
             cpu: cpu.clone(),
@@ -161,32 +178,40 @@ impl<'a> Trainer<'a> {
         self.progress.best_score
     }
 
-    /// Runs until the schedule ends, the score rises no more, or `observe` says stop (asked after every step).
+    /// Runs until the schedule ends, the score rises no more, or `observe` says stop (asked after every step and
+    /// report). A report that is due when a run stops comes first when it is resumed.
     pub fn run(&mut self, mut observe: impl FnMut(&Self, Event) -> Result<Control> + Send) -> Result<Ending> {
         let cpu = self.cpu.clone();
         cpu.install(|| self.steps(&mut observe))
     }
 
     fn steps(&mut self, observe: &mut (impl FnMut(&Self, Event) -> Result<Control> + Send)) -> Result<Ending> {
-        while self.progress.step < self.config.schedule.steps {
-            let lr = self.optimizer.next_lr();
-            self.one_step()?;
-            let mut control = observe(self, Event::Step(self.progress.step))?;
-            let last = self.progress.step == self.config.schedule.steps;
-            if last || (self.config.valid_every > 0 && self.progress.step % self.config.valid_every == 0) {
-                let report = self.report(lr)?;
+        loop {
+            if self.report_is_due() {
+                let report = self.report()?;
                 if observe(self, Event::Report(&report))? == Control::Stop {
-                    control = Control::Stop;
-                }
-                if self.is_stale() && !last {
-                    return Ok(Ending::Early);
+                    return Ok(Ending::Stopped);
                 }
             }
-            if control == Control::Stop {
+            if self.progress.step >= self.config.schedule.steps {
+                return Ok(Ending::Complete);
+            }
+            if self.is_stale() {
+                return Ok(Ending::Early);
+            }
+            self.one_step()?;
+            if observe(self, Event::Step(self.progress.step))? == Control::Stop {
                 return Ok(Ending::Stopped);
             }
         }
-        Ok(Ending::Complete)
+    }
+
+    /// Whether the steps since the last report are to be reported; known from the progress alone, so that a resumed
+    /// run reports where a run without a stop does.
+    fn report_is_due(&self) -> bool {
+        let (step, every) = (self.progress.step, self.config.valid_every);
+        let here = step >= self.config.schedule.steps || (every > 0 && step.is_multiple_of(every));
+        here && self.progress.steps_since > 0
     }
 
     fn one_step(&mut self) -> Result<()> {
@@ -197,9 +222,10 @@ impl<'a> Trainer<'a> {
         let view = self.batch.view(&self.params.shape)?;
         self.gram.run(&self.params, &view, &inner, &mut self.gradient)?;
         let loss = self.gradient.meta_loss();
-        if !loss.is_finite() {
+        // The gradient can overflow where the loss does not yet; it must not reach the weights.
+        if !loss.is_finite() || !self.gradient.is_finite() {
             let (step, lr) = (self.progress.step, self.config.inner_lr);
-            let detail = format!("the loss is {loss} at step {step}; a smaller rate may help (inner_lr is {lr})");
+            let detail = format!("loss {loss} at step {step} diverged; a smaller rate may help (inner_lr is {lr})");
             return Err(Error::config("learning rate", detail));
         }
         self.optimizer.step(&mut self.params, &self.gradient)?;
@@ -213,7 +239,7 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn report(&mut self, lr: f64) -> Result<Report> {
+    fn report(&mut self) -> Result<Report> {
         self.optimizer.flush(&mut self.params)?;
         let valid = if self.has_validation { Some(self.validate()?) } else { None };
         let p = &mut self.progress;
@@ -227,7 +253,7 @@ impl<'a> Trainer<'a> {
         }
         let report = Report {
             step: p.step,
-            lr,
+            lr: self.config.schedule.rate(p.step - 1),
             train_loss: p.loss_sum / p.steps_since.max(1) as f64,
             train_accuracy: p.hits as f64 / p.predictions.max(1) as f64,
             valid_loss: valid.map(|v| v.0),
@@ -253,10 +279,9 @@ impl<'a> Trainer<'a> {
     }
 
     fn is_stale(&self) -> bool {
-        let p = &self.progress;
-        self.config.patience > 0
-            && self.has_validation
-            && p.step - p.best_step >= self.config.patience * self.config.valid_every.max(1)
+        let (p, every) = (&self.progress, self.config.valid_every);
+        let patience = self.config.patience.saturating_mul(every);
+        patience > 0 && self.has_validation && p.step - p.best_step >= patience
     }
 
     /// The run as it stands, to be resumed: brings all weights up to date first, which changes no later bit.

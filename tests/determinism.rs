@@ -63,7 +63,7 @@ fn episodes_of_very_different_sizes_have_the_same_bits_on_any_number_of_threads(
     let (seed, sizes) = (700, [1usize, 40, 2, 3, 25, 1, 17]);
     let mut rng = Rng::new(seed, 0, 0, Purpose::Data);
     let shape = shape(InputKind::Dense, &[21, 34, 3]);
-    let params = Params::<f32>::random(&shape, seed).unwrap();
+    let params = Params::<f32>::random(&shape, 0.5, seed).unwrap();
     let ends = |sizes: &mut dyn Iterator<Item = usize>| {
         sizes.fold(vec![0], |mut ends: Vec<usize>, n| {
             ends.push(ends.last().unwrap() + n);

@@ -500,7 +500,7 @@ mod tests {
                 for index in 0..parts {
                     let p = part(n, 6, parts, index);
                     assert_eq!(p.start, next, "n {n}, parts {parts}, index {index}");
-                    assert!(p.end == n || p.end % 6 == 0);
+                    assert!(p.end == n || p.end.is_multiple_of(6));
                     next = p.end;
                 }
                 assert_eq!(next, n);

@@ -2,13 +2,14 @@
 //!
 //! Specification, version 1. Metadata (strings): `format` = `metaglot-checkpoint`, `version` = `1`, `task`, `shape`
 //! (JSON: input, kind, widths), `config` (JSON: the settings it was trained with), `text_config` (JSON; `{}` where
-//! inputs are not text), `label_names` (JSON array), `state` (JSON: the run's position; absent in a finished model), and
-//! `crc32.<tensor>` (8 hex digits) for each tensor. Tensors, all f32 and one-dimensional: `theta.first`, `theta.bias`,
-//! `theta.head` (the weights, laid out as in [`Params`]); `aux.<name>` (vectors the task needs, such as `idf`); with
-//! `state` also `m.*`, `v.*` (the optimiser's moments) and `best.*` (the best weights so far).
+//! inputs are not text), `label_names` (JSON array), `state` (JSON: the run's position; absent in a finished model),
+//! `crc32.<tensor>` (8 hex digits) for each tensor, and `crc32`, the checksum of all other keys: of each in byte order
+//! the key, a zero byte, the value, a zero byte. Tensors, all f32, finite and one-dimensional: `theta.first`,
+//! `theta.bias`, `theta.head` (the weights, laid out as in [`Params`]); `aux.<name>` (vectors the task needs, such as
+//! `idf`); with `state` also `m.*`, `v.*` (the optimiser's moments) and `best.*` (the best weights so far); no others.
 //!
 //! Random numbers need no state: they are named by seed, step and episode. Written whole or not at all, with checksums;
-//! read with every size and checksum compared.
+//! read with every size and checksum compared. What could not be read is not written.
 #![forbid(unsafe_code)]
 
 mod read;
@@ -23,10 +24,16 @@ use serde_json::Value;
 use crate::error::Result;
 use crate::model::Params;
 use crate::optim;
+use crate::tensor_file::crc_text;
 
 /// The value of the metadata key `format`.
 pub const FORMAT: &str = "metaglot-checkpoint";
 const VERSION: &str = "1";
+/// The metadata key of the checksum of the others.
+const METADATA_CRC: &str = "crc32";
+
+/// A value, or what is wrong; the caller adds the file's name.
+type Check<T = ()> = std::result::Result<T, String>;
 
 /// A model with what its task needs, and, inside a run, where that run stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,6 +85,37 @@ pub struct Progress {
     pub steps_since: u64,
 }
 
+impl Progress {
+    /// Fails for counters that no run can have.
+    fn check(&self) -> Check {
+        let finite = self.loss_sum.is_finite() && self.best_score.is_none_or(f64::is_finite);
+        let ordered = self.best_step <= self.step && self.steps_since <= self.step && self.hits <= self.predictions;
+        // Far above any real count, far below where adding to it could overflow.
+        let counted = self.predictions <= 1 << 53;
+        if finite && ordered && counted { Ok(()) } else { Err(format!("metadata `state` is impossible: {self:?}")) }
+    }
+}
+
+/// Fails where a tensor has another length than its shape asks for, or a value that is not finite.
+fn check_values(name: &str, values: &[f32], wanted: Option<usize>) -> Check {
+    if let Some(wanted) = wanted.filter(|&n| n != values.len()) {
+        return Err(format!("`{name}` has {} values, but the shape asks for {wanted}", values.len()));
+    }
+    match values.iter().position(|v| !v.is_finite()) {
+        Some(i) => Err(format!("`{name}` value {i} is not finite")),
+        None => Ok(()),
+    }
+}
+
+/// The checksum of the metadata, checksums themselves left out.
+fn metadata_crc<'a>(sorted: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    let mut hasher = crc32fast::Hasher::new();
+    for (key, value) in sorted.filter(|(key, _)| !key.starts_with(METADATA_CRC)) {
+        [key, "\0", value, "\0"].into_iter().for_each(|piece| hasher.update(piece.as_bytes()));
+    }
+    crc_text(hasher.finalize())
+}
+
 impl Checkpoint {
     /// Reads a checkpoint. Fails with the invariant that does not hold; never panics on hostile bytes.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
@@ -89,7 +127,7 @@ impl Checkpoint {
         read::from_bytes(bytes, name.as_ref())
     }
 
-    /// Writes it to a temporary file, syncs, renames, syncs the folder.
+    /// Writes it to a temporary file, syncs, renames, syncs the folder. Fails for what [`Checkpoint::open`] would refuse.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         write::save(self, path.as_ref())
     }

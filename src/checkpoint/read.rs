@@ -8,16 +8,18 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
 
-use super::{Checkpoint, FORMAT, Progress, RunState, VERSION};
+use super::{Check, Checkpoint, FORMAT, METADATA_CRC, Progress, RunState, VERSION, check_values, metadata_crc};
 use crate::error::{Error, Result};
 use crate::model::{MlpShape, Params};
 use crate::optim;
-use crate::tensor_file::{MAX_HEADER_BYTES, crc_key};
-
-/// A value, or what is wrong; the caller adds the file's name.
-type Check<T> = std::result::Result<T, String>;
+use crate::tensor_file::{MAX_HEADER_BYTES, crc_key, crc_text};
 
 pub(super) fn open(path: &Path) -> Result<Checkpoint> {
+    let stat = fs::metadata(path).map_err(|e| Error::io("open", path, e))?;
+    // A named pipe would wait for its writer, a device might never end.
+    if !stat.is_file() {
+        return Err(Error::format(path, "not a regular file"));
+    }
     let bytes = fs::read(path).map_err(|e| Error::io("read", path, e))?;
     from_bytes(&bytes, path)
 }
@@ -40,6 +42,11 @@ fn parse(bytes: &[u8]) -> Check<Checkpoint> {
         (FORMAT, other) => return Err(format!("version {other} of the format; this program reads {VERSION}")),
         (other, _) => return Err(format!("format `{other}`, wanted `{FORMAT}`")),
     }
+    let sorted: BTreeMap<_, _> = meta.iter().collect();
+    let crc = metadata_crc(sorted.into_iter());
+    if file.text(METADATA_CRC)? != crc {
+        return Err(format!("the checksum of the metadata is {crc}, not what it says itself"));
+    }
     file.checkpoint()
 }
 
@@ -52,19 +59,20 @@ impl File<'_> {
     fn checkpoint(&self) -> Check<Checkpoint> {
         let shape: MlpShape = self.json("shape")?;
         shape.validate().map_err(|e| e.to_string())?;
+        let params = self.params("theta", &shape)?;
+        let run = if self.meta.contains_key("state") { Some(self.run(&shape)?) } else { None };
+        let prefixes: &[&str] = if run.is_some() { &["theta", "m", "v", "best"] } else { &["theta"] };
         let mut aux = BTreeMap::new();
         for name in self.tensors.names() {
-            if let Some(short) = name.strip_prefix("aux.") {
-                aux.insert(short.to_string(), self.vector(name, None)?);
+            match name.split_once('.') {
+                Some(("aux", short)) => drop(aux.insert(short.to_string(), self.vector(name, None)?)),
+                Some((prefix, "first" | "bias" | "head")) if prefixes.contains(&prefix) => {}
+                _ => return Err(format!("unknown tensor `{name}`")),
             }
         }
-        let run = match self.meta.contains_key("state") {
-            true => Some(self.run(&shape)?),
-            false => None,
-        };
         Ok(Checkpoint {
             task: self.text("task")?.to_string(),
-            params: self.params("theta", &shape)?,
+            params,
             aux,
             config: self.json("config")?,
             text_config: self.json("text_config")?,
@@ -75,6 +83,7 @@ impl File<'_> {
 
     fn run(&self, shape: &MlpShape) -> Check<RunState> {
         let progress: Progress = self.json("state")?;
+        progress.check()?;
         let (m, v) = (self.params("m", shape)?, self.params("v", shape)?);
         let optimizer = optim::State { step: progress.step, m, v };
         Ok(RunState { progress, optimizer, best: self.params("best", shape)? })
@@ -101,22 +110,16 @@ impl File<'_> {
     /// A tensor's values: f32, finite, of that length if one is given, with the checksum the metadata names.
     fn vector(&self, name: &str, len: Option<usize>) -> Check<Vec<f32>> {
         let tensor = self.tensors.tensor(name).map_err(|_| format!("it lacks tensor `{name}`"))?;
-        let found = tensor.data().len() / size_of::<f32>();
         if tensor.dtype() != Dtype::F32 || tensor.shape().len() != 1 {
             return Err(format!("`{name}` is {:?} {:?}, wanted F32 in one dimension", tensor.dtype(), tensor.shape()));
         }
-        if let Some(wanted) = len.filter(|&n| n != found) {
-            return Err(format!("`{name}` has {found} values, but the shape asks for {wanted}"));
-        }
-        let crc = format!("{:08x}", crc32fast::hash(tensor.data()));
+        let crc = crc_text(crc32fast::hash(tensor.data()));
         if self.text(&crc_key(name))? != crc {
             return Err(format!("the checksum of `{name}` is {crc}, not what the metadata says"));
         }
         let (chunks, _) = tensor.data().as_chunks::<4>();
         let values: Vec<f32> = chunks.iter().map(|c| f32::from_le_bytes(*c)).collect();
-        match values.iter().position(|v| !v.is_finite()) {
-            Some(i) => Err(format!("`{name}` value {i} is not finite")),
-            None => Ok(values),
-        }
+        check_values(name, &values, len)?;
+        Ok(values)
     }
 }

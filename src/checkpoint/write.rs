@@ -8,7 +8,7 @@ use std::path::Path;
 use safetensors::Dtype;
 use serde::Serialize;
 
-use super::{Checkpoint, FORMAT, VERSION};
+use super::{Check, Checkpoint, FORMAT, METADATA_CRC, VERSION, check_values, metadata_crc};
 use crate::error::{Error, Result};
 use crate::model::Params;
 use crate::tensor_file::TensorFile;
@@ -17,6 +17,7 @@ use crate::tensor_file::TensorFile;
 const CHUNK: usize = 1 << 14;
 
 pub(super) fn save(checkpoint: &Checkpoint, path: &Path) -> Result<()> {
+    check(checkpoint).map_err(|detail| Error::format(path, detail))?;
     let tensors = tensors(checkpoint);
     let specs: Vec<_> = tensors.iter().map(|(name, data)| (name.clone(), Dtype::F32, vec![data.len()])).collect();
     let mut file = TensorFile::create(path, &specs, metadata(checkpoint))?;
@@ -25,6 +26,29 @@ pub(super) fn save(checkpoint: &Checkpoint, path: &Path) -> Result<()> {
         written.map_err(|e| Error::io("write", path, e))?;
     }
     file.commit(path)
+}
+
+/// All that the reader compares and a caller can get wrong.
+fn check(c: &Checkpoint) -> Check {
+    c.params.shape.validate().map_err(|e| e.to_string())?;
+    let shape = &c.params.shape;
+    let params = |prefix: &str, p: &Params<f32>| {
+        if p.shape != *shape {
+            return Err(format!("`{prefix}` is of {:?}, the weights of {shape:?}", p.shape));
+        }
+        let lens = [shape.first_len(), shape.hidden(), shape.head_len()];
+        named(prefix, p).into_iter().zip(lens).try_for_each(|((name, data), n)| check_values(&name, data, Some(n)))
+    };
+    params("theta", &c.params)?;
+    c.aux.iter().try_for_each(|(name, data)| check_values(&format!("aux.{name}"), data, None))?;
+    let Some(run) = &c.run else { return Ok(()) };
+    run.progress.check()?;
+    if run.optimizer.step != run.progress.step {
+        return Err(format!("the run is at step {}, its optimiser at {}", run.progress.step, run.optimizer.step));
+    }
+    params("m", &run.optimizer.m)?;
+    params("v", &run.optimizer.v)?;
+    params("best", &run.best)
 }
 
 fn little_endian(values: &[f32]) -> Vec<u8> {
@@ -59,6 +83,8 @@ fn metadata(c: &Checkpoint) -> BTreeMap<String, String> {
     if let Some(run) = &c.run {
         map.insert("state".to_string(), json(&run.progress));
     }
+    let crc = metadata_crc(map.iter());
+    map.insert(METADATA_CRC.to_string(), crc);
     map
 }
 

@@ -4,16 +4,23 @@
 //! `bin/metaglot.rs` and nowhere else.
 #![forbid(unsafe_code)]
 
+mod answer;
 mod classify;
 mod curves;
 mod info;
+mod items;
 mod lines;
 mod prepare;
+mod prepare_ranking;
 mod progress;
+mod ranking;
 mod run;
 mod selection;
+mod source;
+mod summarize;
 mod text_args;
 mod train;
+mod translate;
 
 use std::io::{self, Write};
 
@@ -39,6 +46,12 @@ pub enum Command {
     Train(Box<train::Train>),
     /// Classify texts from a few examples of each class.
     Classify(classify::Classify),
+    /// Retrieve the best translations from a list of candidates.
+    Translate(translate::Translate),
+    /// Find the sentence of a passage that answers a question.
+    Answer(answer::Answer),
+    /// Say in a sentence what a document is about.
+    Summarize(summarize::Summarize),
     /// Say what a dataset holds and where it came from.
     Info(info::Info),
 }
@@ -49,6 +62,9 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<()> {
         Command::Prepare(prepare) => prepare.run(out),
         Command::Train(train) => train.run(out),
         Command::Classify(classify) => classify.run(out),
+        Command::Translate(translate) => translate.run(out),
+        Command::Answer(answer) => answer.run(out),
+        Command::Summarize(summarize) => summarize.run(out),
         Command::Info(info) => info.run(out),
     };
     match done {

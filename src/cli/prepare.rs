@@ -12,12 +12,14 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::output_error;
+use super::prepare_ranking::{self, Groups};
 use super::progress::Progress;
 use super::selection::{Selection, SelectionArgs, Text};
+use super::source::{FormatArg, Source};
 use super::text_args::TextArgs;
-use crate::dataset::records::{Format, RecordReader};
 use crate::dataset::{DatasetSpec, DatasetWriter, Kind, Row, Written};
-use crate::text::{Featurizer, TokenCounts};
+use crate::task::RankingTask;
+use crate::text::{Featurizer, TextConfig, TokenCounts};
 use crate::{Error, Result};
 
 /// A batch is full at so many texts, or so many bytes of them: enough for all threads, little for memory.
@@ -27,7 +29,11 @@ const BATCH_BYTES: usize = 4 << 20;
 const EXAMPLE: &str = "\
 Example:
   printf 'text\\tintent\\tlocale\\nguten Tag\\tgreet\\tde\\nbonsoir\\tgreet\\tfr\\n' > hello.tsv
-  metaglot prepare hello.tsv --text text --label intent --language locale --out hello.mgd";
+  metaglot prepare hello.tsv --text text --label intent --language locale --out hello.mgd
+
+  printf 'question\\tpassage\\tanswer\\nWho sat?\\tIt rained. A cat sat down.\\tcat\\n' > pets.tsv
+  metaglot prepare pets.tsv --kind answer --text question --candidates passage --answer-text answer \\
+    --language-is eng --out pets.mgd";
 
 /// Turn text files into a token dataset.
 #[derive(Args, Debug)]
@@ -39,6 +45,9 @@ pub struct Prepare {
     /// The dataset to write; it appears when it is complete
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// What the dataset will be for
+    #[arg(long, value_enum, default_value = "text")]
+    kind: KindArg,
     /// The format of the inputs; `auto`: by their names
     #[arg(long, value_enum, default_value = "auto")]
     format: FormatArg,
@@ -51,21 +60,23 @@ pub struct Prepare {
     text: TextArgs,
 }
 
+/// What the dataset will be for.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum FormatArg {
-    Auto,
-    Tsv,
-    Csv,
-    Jsonl,
+enum KindArg {
+    /// Texts with labels, or pairs of translations
+    Text,
+    /// Questions, each with sentences of which one answers it
+    Answer,
+    /// Documents, each with a reference summary
+    Summarize,
 }
 
-impl FormatArg {
-    fn format(self) -> Option<Format> {
+impl KindArg {
+    fn ranking(self) -> Option<RankingTask> {
         match self {
-            FormatArg::Auto => None,
-            FormatArg::Tsv => Some(Format::Tsv),
-            FormatArg::Csv => Some(Format::Csv),
-            FormatArg::Jsonl => Some(Format::Jsonl),
+            KindArg::Text => None,
+            KindArg::Answer => Some(RankingTask::Answer),
+            KindArg::Summarize => Some(RankingTask::Summarize),
         }
     }
 }
@@ -73,36 +84,54 @@ impl FormatArg {
 impl Prepare {
     pub(super) fn run(&self, out: &mut dyn Write) -> Result<()> {
         self.refuse_overwriting_inputs()?;
-        let selection = self.selection.selection()?;
-        let featurizer = Featurizer::new(self.text.config()?)?;
-        let writer = DatasetWriter::create(&self.out, self.spec(featurizer.clone()))?;
+        let selection = self.selection.selection(self.kind.ranking())?;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build();
         let pool = pool.map_err(|e| Error::config("--threads", e.to_string()))?;
-        let source = Source::new(self, &selection);
-        let written = pool.install(|| self.write(source, &featurizer, writer))?;
-        let Written { rows, tokens, empty_rows } = written;
-        let file = self.out.display();
-        writeln!(out, "{file}: {rows} rows, {tokens} tokens, {empty_rows} rows without a token").map_err(output_error)
+        let message = pool.install(|| match self.kind.ranking() {
+            Some(task) => self.groups(task, &selection),
+            None => self.texts(&selection),
+        })?;
+        writeln!(out, "{}: {message}", self.out.display()).map_err(output_error)
     }
 
-    fn write(&self, mut source: Source<'_>, featurizer: &Featurizer, mut writer: DatasetWriter) -> Result<Written> {
+    fn texts(&self, selection: &Selection) -> Result<String> {
+        let featurizer = Featurizer::new(self.text.config()?)?;
+        let mut writer = DatasetWriter::create(&self.out, self.spec(featurizer.clone()))?;
         let mut progress = Progress::new("texts");
-        let mut batch = source.batch()?;
+        let mut source = self.source(selection);
+        let mut batch = batch(&mut source)?;
         while !batch.is_empty() {
             let texts: Vec<_> = batch.iter().map(|t| (t.text.as_str(), &*t.language)).collect();
-            let (counts, next) = rayon::join(|| featurizer.counts_batch(&texts), || source.batch());
+            let (counts, next) = rayon::join(|| featurizer.counts_batch(&texts), || self::batch(&mut source));
             for (text, counts) in batch.iter().zip(&counts) {
                 push(&mut writer, text, counts)?;
             }
             progress.add(batch.len() as u64);
             batch = next?;
         }
-        if source.kept == 0 {
-            let read: u64 = source.counts.iter().map(|c| c.read).sum();
-            let detail = format!("no record left to write: {read} read, none passed the filters");
-            return Err(Error::config("--filter", detail));
+        source.refuse_nothing()?;
+        let Written { rows, tokens, empty_rows } = writer.finish(&self.made_by(&source))?;
+        Ok(format!("{rows} rows, {tokens} tokens, {empty_rows} rows without a token"))
+    }
+
+    fn groups(&self, task: RankingTask, selection: &Selection) -> Result<String> {
+        let config = TextConfig::default();
+        if self.text.config()? != config {
+            let detail = format!("{} reads text in its own way; the flags of text to tokens have no use", task.name());
+            return Err(Error::config("--kind", detail));
         }
-        writer.finish(&self.made_by(&source))
+        prepare_ranking::refuse_pipes(&self.inputs)?;
+        let mut writer = DatasetWriter::create(&self.out, prepare_ranking::spec(task, &config))?;
+        let source = || self.source(selection);
+        let (written, source) = prepare_ranking::write(task, &config, selection, source, &mut writer)?;
+        writer.finish(&self.made_by(&source))?;
+        let Groups { groups, candidates, without_right, without_candidates } = written;
+        let skipped = format!("{without_candidates} records without a candidate left out");
+        Ok(format!("{groups} groups, {candidates} candidates, {without_right} groups without a right one; {skipped}"))
+    }
+
+    fn source<'a>(&'a self, selection: &'a Selection) -> Source<'a> {
+        Source::new(&self.inputs, self.format, selection)
     }
 
     fn spec(&self, featurizer: Featurizer) -> DatasetSpec {
@@ -110,16 +139,13 @@ impl Prepare {
         DatasetSpec { kind, ..DatasetSpec::for_text(featurizer) }
     }
 
-    /// File names without folders, no time and no thread count: the same data makes the same bytes anywhere.
+    /// No time and no thread count: the same data makes the same bytes anywhere.
     fn made_by(&self, source: &Source<'_>) -> Value {
-        let input = |(path, count): (&PathBuf, &Count)| {
-            let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-            json!({"file": name, "records": count.read, "records_kept": count.kept})
-        };
         json!({
             "program": concat!("metaglot ", env!("CARGO_PKG_VERSION")),
             "command": "prepare",
-            "inputs": self.inputs.iter().zip(&source.counts).map(input).collect::<Vec<_>>(),
+            "task": self.kind.ranking().map(RankingTask::name),
+            "inputs": source.describe(),
             "selection": self.selection.describe(),
         })
     }
@@ -133,6 +159,17 @@ impl Prepare {
     }
 }
 
+/// The next texts; none at the end of the last input.
+fn batch(source: &mut Source<'_>) -> Result<Vec<Text>> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while batch.len() < BATCH_TEXTS && bytes < BATCH_BYTES {
+        let Some(texts) = source.next(|_, texts| Ok(texts))? else { break };
+        bytes += texts.iter().map(|t| t.text.len()).sum::<usize>();
+        batch.extend(texts);
+    }
+    Ok(batch)
+}
+
 fn push(writer: &mut DatasetWriter, text: &Text, counts: &TokenCounts) -> Result<()> {
     let values: Vec<f32> = counts.counts.iter().map(|c| *c as f32).collect();
     writer.push(Row {
@@ -143,63 +180,4 @@ fn push(writer: &mut DatasetWriter, text: &Text, counts: &TokenCounts) -> Result
         text_id: &text.id,
         signals: &[],
     })
-}
-
-/// Records of one input.
-#[derive(Default)]
-struct Count {
-    read: u64,
-    kept: u64,
-}
-
-/// The texts of all inputs, one after the other.
-struct Source<'a> {
-    prepare: &'a Prepare,
-    selection: &'a Selection,
-    reader: Option<RecordReader>,
-    /// One for each input begun.
-    counts: Vec<Count>,
-    kept: u64,
-}
-
-impl<'a> Source<'a> {
-    fn new(prepare: &'a Prepare, selection: &'a Selection) -> Self {
-        Source { prepare, selection, reader: None, counts: Vec::new(), kept: 0 }
-    }
-
-    /// The next texts; none at the end of the last input.
-    fn batch(&mut self) -> Result<Vec<Text>> {
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        while batch.len() < BATCH_TEXTS && bytes < BATCH_BYTES {
-            let Some(texts) = self.texts()? else { break };
-            bytes += texts.iter().map(|t| t.text.len()).sum::<usize>();
-            batch.extend(texts);
-        }
-        Ok(batch)
-    }
-
-    /// The texts of the next record.
-    fn texts(&mut self) -> Result<Option<Vec<Text>>> {
-        loop {
-            let Some(reader) = &mut self.reader else {
-                let Some(path) = self.prepare.inputs.get(self.counts.len()) else { return Ok(None) };
-                let fields: Vec<&str> = self.selection.fields.iter().map(String::as_str).collect();
-                self.reader = Some(RecordReader::open(path, self.prepare.format.format(), &fields)?);
-                self.counts.push(Count::default());
-                continue;
-            };
-            let Some(record) = reader.next().transpose()? else {
-                self.reader = None;
-                continue;
-            };
-            let input = self.counts.len() - 1;
-            let texts = self.selection.texts(&record, self.kept);
-            let texts = texts.map_err(|detail| Error::input(&self.prepare.inputs[input], record.line, detail))?;
-            let kept = u64::from(!texts.is_empty());
-            self.counts[input].read += 1;
-            self.counts[input].kept += kept;
-            self.kept += kept;
-            return Ok(Some(texts));
-        }
-    }
 }

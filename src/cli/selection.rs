@@ -8,45 +8,56 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::dataset::records::Record;
+use crate::task::RankingTask;
 use crate::{Error, Result};
 
 /// Columns and filters. JSON lines: `a.b` is field b of object a.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Columns and filters")]
 pub(super) struct SelectionArgs {
-    /// Column of the text; several are joined by spaces
+    /// Column of the text (the question, the document); several are joined by spaces
     #[arg(long, value_name = "COL", required = true, value_delimiter = ',')]
-    text: Vec<String>,
+    pub(super) text: Vec<String>,
     /// Column of the label; an empty value is no label
     #[arg(long, value_name = "COL")]
-    label: Option<String>,
+    pub(super) label: Option<String>,
     /// Column of the text's language
     #[arg(long, value_name = "COL", required_unless_present = "language_is", conflicts_with = "language_is")]
-    language: Option<String>,
+    pub(super) language: Option<String>,
     /// The language of all texts
     #[arg(long, value_name = "CODE")]
-    language_is: Option<String>,
+    pub(super) language_is: Option<String>,
     /// Column of the text id: texts with the same one are translations of each other [default: the record's number]
     #[arg(long, value_name = "COL")]
-    id: Option<String>,
-    /// Column of the text's translation: makes two rows with the same text id of each record
+    pub(super) id: Option<String>,
+    /// Column of the text's translation: makes two rows with the same text id of each record. With `--kind summarize`:
+    /// column of the reference summary
     #[arg(long, value_name = "COL", value_delimiter = ',')]
-    text2: Vec<String>,
+    pub(super) text2: Vec<String>,
+    /// Column of the sentences one of which answers the question: a JSON array, or a text that is cut into sentences
+    #[arg(long, value_name = "COL")]
+    pub(super) candidates: Option<String>,
+    /// Column of the right candidate's number, from 0; an empty value is none
+    #[arg(long, value_name = "COL", requires = "candidates", conflicts_with = "answer_text")]
+    pub(super) answer: Option<String>,
+    /// Column of the answer's text: the first candidate that contains it is right
+    #[arg(long, value_name = "COL", requires = "candidates")]
+    pub(super) answer_text: Option<String>,
     /// Column of the translation's language
     #[arg(long, value_name = "COL", requires = "text2", conflicts_with = "language2_is")]
-    language2: Option<String>,
+    pub(super) language2: Option<String>,
     /// The language of all translations
     #[arg(long, value_name = "CODE", requires = "text2")]
-    language2_is: Option<String>,
+    pub(super) language2_is: Option<String>,
     /// Only records with this value; several for one column: any of them; for several columns: all of them
     #[arg(long, value_name = "COL=VALUE")]
-    filter: Vec<String>,
+    pub(super) filter: Vec<String>,
     /// Only these languages
     #[arg(long, value_name = "CODE", value_delimiter = ',')]
-    languages: Vec<String>,
+    pub(super) languages: Vec<String>,
     /// Not these languages
     #[arg(long, value_name = "CODE", value_delimiter = ',')]
-    exclude_languages: Vec<String>,
+    pub(super) exclude_languages: Vec<String>,
 }
 
 /// A text with what belongs to it: a row of the dataset to be.
@@ -69,6 +80,19 @@ pub(super) struct Selection {
     filters: Vec<(usize, HashSet<String>)>,
     only: HashSet<String>,
     exclude: HashSet<String>,
+    /// Where the candidates are.
+    pub(super) candidates: Option<usize>,
+    /// Where it stands which of them is right.
+    pub(super) answer: Option<Answer>,
+}
+
+/// How a record says which candidate is right.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// By its number.
+    Number(usize),
+    /// By a text that it contains.
+    Text(usize),
 }
 
 #[derive(Debug)]
@@ -78,7 +102,9 @@ enum Language {
 }
 
 impl SelectionArgs {
-    pub(super) fn selection(&self) -> Result<Selection> {
+    /// Columns as places in a record, for texts, pairs of them, or a ranking task.
+    pub(super) fn selection(&self, task: Option<RankingTask>) -> Result<Selection> {
+        self.check(task)?;
         let mut fields = Vec::new();
         let mut place = |column: &String| {
             fields.iter().position(|f| f == column).unwrap_or_else(|| {
@@ -92,7 +118,11 @@ impl SelectionArgs {
         )];
         if !self.text2.is_empty() {
             let columns = self.text2.iter().map(&mut place).collect();
-            texts.push((columns, language(&self.language2, &self.language2_is, "language2", &mut place)?));
+            texts.push(match task {
+                // A reference summary is in the document's language.
+                Some(_) => (columns, language(&self.language, &self.language_is, "language", &mut place)?),
+                None => (columns, language(&self.language2, &self.language2_is, "language2", &mut place)?),
+            });
         }
         let mut filters: Vec<(usize, HashSet<String>)> = Vec::new();
         for filter in &self.filter {
@@ -115,8 +145,33 @@ impl SelectionArgs {
             filters,
             only: self.languages.iter().cloned().collect(),
             exclude: self.exclude_languages.iter().cloned().collect(),
+            candidates: self.candidates.as_ref().map(|column| place(&format!("{column}[]"))),
+            answer: match (&self.answer, &self.answer_text) {
+                (Some(column), _) => Some(Answer::Number(place(column))),
+                (None, column) => column.as_ref().map(|column| Answer::Text(place(column))),
+            },
             fields,
         })
+    }
+
+    /// Each kind of data has columns of its own.
+    fn check(&self, task: Option<RankingTask>) -> Result<()> {
+        let answer = task == Some(RankingTask::Answer);
+        let translated = self.language2.is_some() || self.language2_is.is_some();
+        let columns = [
+            ("--candidates", self.candidates.is_some(), answer),
+            ("--text2", !self.text2.is_empty(), !answer),
+            ("--language2", translated, task.is_none()),
+            ("--label", self.label.is_some(), task.is_none()),
+        ];
+        let kind = task.map_or("text", RankingTask::name);
+        match columns.into_iter().find(|(_, given, belongs)| *given && !belongs) {
+            Some((flag, ..)) => Err(Error::config(flag, format!("not a column of --kind {kind}"))),
+            None if answer && self.candidates.is_none() => {
+                Err(Error::config("--kind", "answer needs --candidates: the sentences that are chosen from"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whether records hold a translation too.
@@ -129,6 +184,7 @@ impl SelectionArgs {
         json!({
             "text": self.text, "label": self.label, "language": self.language, "language_is": self.language_is,
             "id": self.id, "text2": self.text2, "language2": self.language2, "language2_is": self.language2_is,
+            "candidates": self.candidates, "answer": self.answer, "answer_text": self.answer_text,
             "filter": self.filter, "languages": self.languages, "exclude_languages": self.exclude_languages,
         })
     }

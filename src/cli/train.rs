@@ -106,6 +106,9 @@ struct Settings {
     /// Dimensions of the shared space (translate)
     #[arg(long, value_name = "N")]
     dimensions: Option<usize>,
+    /// Standard deviation of the embedding table's initial weights (classify, translate)
+    #[arg(long, value_name = "X")]
+    embedding_std: Option<f64>,
     /// Episodes in a meta-batch
     #[arg(long, value_name = "N")]
     meta_batch: Option<usize>,
@@ -225,6 +228,7 @@ fn defaults(task: TaskArg, data: &Path) -> RunConfig {
 fn outer(steps: u64, lr: f64, inner_steps: usize, inner_lr: f64, weight_decay: f64) -> TrainConfig {
     TrainConfig {
         seed: 1,
+        embedding_std: 0.02,
         inner_steps,
         inner_lr,
         first_order: false,
@@ -251,14 +255,14 @@ pub(super) fn classify_defaults(data: &Path) -> RunConfig {
 
 /// A shared space of translations.
 pub(super) fn translate_defaults(data: &Path) -> RunConfig {
-    let spec = PairSpec { support: 20, query: 40, meta_batch: 4, dropout: 0.3, pivot: None };
+    let spec = PairSpec { support: 40, query: 60, meta_batch: 4, dropout: 0.3, pivot: None };
     RunConfig {
         data: data.to_path_buf(),
         hidden: vec![],
         dimensions: 128,
         split: SplitConfig::default(),
         episodes: Episodes::Translate(spec),
-        train: outer(400, 2e-3, 3, 1.0, 0.0),
+        train: TrainConfig { embedding_std: 0.1, ..outer(300, 1e-2, 3, 100.0, 0.0) },
     }
 }
 
@@ -282,6 +286,7 @@ impl Settings {
         train.first_order = self.first_order;
         set(&mut train.inner_steps, self.inner_steps);
         set(&mut train.inner_lr, self.inner_lr);
+        set(&mut train.embedding_std, self.embedding_std);
         set(&mut train.schedule.lr, self.lr);
         if let Some(steps) = self.steps {
             train.schedule = Schedule { steps, warmup: steps / 20, ..train.schedule };

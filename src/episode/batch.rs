@@ -130,7 +130,7 @@ impl SetBuffer {
     }
 
     /// How many predictions are right, of how many, given the outputs of all rows. A class is predicted among those
-    /// that occur in its episode.
+    /// that occur in its episode. A tie is wrong: a model that answers alike everywhere has learned nothing.
     fn hits(&self, outputs: MatRef<f32>, targets: TargetKind) -> (usize, usize) {
         let (mut hits, mut all) = (0, 0);
         for t in 0..self.rows.len() - 1 {
@@ -152,7 +152,8 @@ impl SetBuffer {
         classes.dedup();
         let right = |&i: &usize| {
             let logits = outputs.row(i);
-            classes.iter().all(|&c| logits[c as usize] <= logits[self.labels[i] as usize])
+            let own = self.labels[i];
+            classes.iter().all(|&c| c == own || logits[c as usize] < logits[own as usize])
         };
         (rows.clone().filter(right).count(), rows.len())
     }
@@ -160,22 +161,23 @@ impl SetBuffer {
     fn list_hits(&self, outputs: MatRef<f32>, t: usize) -> (usize, usize) {
         let lists = self.list_bounds[t]..self.list_bounds[t + 1];
         let right = |&l: &usize| {
-            let scores = (self.lists[l]..self.lists[l + 1]).map(|i| outputs.row(i)[0]);
-            let positive = outputs.row(self.lists[l] + self.positives[l] as usize)[0];
-            scores.into_iter().all(|s| s <= positive)
+            let rows = self.lists[l]..self.lists[l + 1];
+            let positive = rows.start + self.positives[l] as usize;
+            let score = |i: usize| outputs.row(i)[0];
+            rows.into_iter().all(|i| i == positive || score(i) < score(positive))
         };
         (lists.clone().filter(right).count(), lists.len())
     }
 }
 
-/// A left side is right if no other right side has a larger product with it than its own.
+/// A left side is right if its own right side has a larger product with it than any other.
 fn pair_hits(outputs: MatRef<f32>, rows: Range<usize>) -> (usize, usize) {
     let half = rows.len() / 2;
     let product = |i: usize, j: usize| -> f32 {
         let (a, b) = (outputs.row(rows.start + i), outputs.row(rows.start + half + j));
         a.iter().zip(b).map(|(x, y)| x * y).sum()
     };
-    let right = |&i: &usize| (0..half).all(|j| product(i, j) <= product(i, i));
+    let right = |&i: &usize| (0..half).all(|j| j == i || product(i, j) < product(i, i));
     ((0..half).filter(right).count(), half)
 }
 

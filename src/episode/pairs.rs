@@ -57,11 +57,10 @@ impl<'a> PairSource<'a> {
                 None => return Err(Error::config("pivot", format!("`{name}` is not in the dataset"))),
             },
         };
-        let need = spec.support + spec.query;
+        let need = spec.support.saturating_add(spec.query);
         let train = pools(data, split.rows(Part::Train), &[], pivot, need);
         // A validation language is paired with training languages' rows of the texts set aside.
-        let others: Vec<u32> = counterparts(data, split);
-        let valid = pools(data, split.rows(Part::Valid), &others, pivot, need);
+        let valid = pools(data, split.rows(Part::Valid), &split.aside, pivot, need);
         if train.is_empty() {
             let detail = format!("no two training languages share {need} texts (by their id)");
             return Err(Error::config("episodes", detail));
@@ -78,15 +77,6 @@ impl<'a> PairSource<'a> {
     fn push_side(&self, rows: impl Iterator<Item = u32>, dropout: f64, rng: &mut Rng, set: &mut SetBuffer) {
         rows.for_each(|row| set.push_bag(entries(self.data.row(row as usize), dropout, rng)));
     }
-}
-
-/// Rows that training does not use whose text a validation row has.
-fn counterparts(data: &Dataset, split: &Split) -> Vec<u32> {
-    let ids: std::collections::HashSet<u32> = split.valid.iter().map(|&r| data.text_ids()[r as usize]).collect();
-    let mut used = vec![false; data.len()];
-    split.train.iter().chain(&split.valid).for_each(|&r| used[r as usize] = true);
-    let free = |r: &u32| !used[*r as usize] && ids.contains(&data.text_ids()[*r as usize]);
-    (0..data.len() as u32).filter(free).collect()
 }
 
 /// Every ordered pair of languages (left from `rows`; right from `rows`, or from `others` where there are any) with at

@@ -38,6 +38,8 @@ pub struct Split {
     pub train: Vec<u32>,
     /// Rows of validation languages whose text is set aside (all their rows if no texts are).
     pub valid: Vec<u32>,
+    /// Rows of training languages whose text is set aside: neither trained on nor, by themselves, validated on.
+    pub aside: Vec<u32>,
 }
 
 impl Split {
@@ -57,7 +59,7 @@ impl Split {
         let exclude = config.exclude_languages.iter().map(number).collect::<Result<Vec<_>>>()?;
         let valid = config.valid_languages.iter().map(number).collect::<Result<Vec<_>>>()?;
         let aside = |i: usize| set_aside(seed, data.text_ids()[i], config.valid_texts);
-        let mut split = Split { train: Vec::new(), valid: Vec::new() };
+        let mut split = Split { train: Vec::new(), valid: Vec::new(), aside: Vec::new() };
         for (i, language) in data.languages().iter().enumerate() {
             if exclude.contains(language) {
                 continue;
@@ -67,7 +69,9 @@ impl Split {
                 if apart || config.valid_texts == 0.0 {
                     split.valid.push(i as u32);
                 }
-            } else if !apart {
+            } else if apart {
+                split.aside.push(i as u32);
+            } else {
                 split.train.push(i as u32);
             }
         }

@@ -98,6 +98,13 @@ impl<T: KernelElement> MetaGradient<T> {
         self.query_loss.iter().map(|l| l.to_f64()).sum::<f64>() / n
     }
 
+    /// Whether every value of the gradient is finite.
+    pub fn is_finite(&self) -> bool {
+        let hidden = self.bias.len();
+        let first = if self.rows.is_empty() { &self.first[..] } else { &self.first[..self.rows.len() * hidden] };
+        [first, &self.bias, &self.head].into_iter().flatten().all(|x| x.is_finite())
+    }
+
     /// The first layer's gradient as a full matrix, whatever the kind of input.
     pub fn dense_first(&self, shape: &MlpShape) -> Vec<T> {
         if shape.kind == InputKind::Dense {

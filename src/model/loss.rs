@@ -53,7 +53,7 @@ impl Targets<'_> {
                     && offsets.last() == Some(&(base + n))
                     && offsets.windows(2).zip(positives).all(|(w, &p)| w[0] < w[1] && (p as usize) < w[1] - w[0])
             }
-            Targets::Pairs => n % 2 == 0,
+            Targets::Pairs => n.is_multiple_of(2),
         };
         let detail = || format!("{self:?} do not fit {n} rows of {c} outputs");
         if fits { Ok(()) } else { Err(Error::shape("loss", detail())) }
@@ -91,8 +91,8 @@ pub(crate) fn loss_gradient<T: KernelElement>(
         }
         Targets::Lists { offsets, positives, base } => {
             // The score column lies without gaps, so a list of scores is a row of logits.
-            for i in 0..n {
-                dout[i] = out.row(i)[0];
+            for (i, score) in dout[..n].iter_mut().enumerate() {
+                *score = out.row(i)[0];
             }
             for (w, &positive) in offsets.windows(2).zip(positives) {
                 let list = w[0] - base..w[1] - base;

@@ -45,9 +45,6 @@ pub(crate) struct HeadLayer {
     pub bias: Range<usize>,
 }
 
-/// What an embedding table's initial standard deviation is scaled by.
-const BAG_SCALE: f64 = 0.1;
-
 /// The most layers a model may have; the checkpoint reader refuses more.
 const MAX_LAYERS: usize = 64;
 
@@ -144,18 +141,18 @@ impl<T: Element> Params<T> {
     }
 
     /// Random weights: normal with variance 2 / inputs (He et al., "Delving deep into rectifiers", 2015, eq. 10), 1 /
-    /// inputs in the last layer, biases 0. A bag of unit norm is like one input of size 1: its table's rows get the variance
-    /// 2 / hidden times 0.01, so that tokens never seen in training, of which a new language has many, say little.
-    pub fn random(shape: &MlpShape, seed: u64) -> Result<Self> {
+    /// inputs in the last layer, biases 0. An embedding table has no such number of inputs: its weights get the standard
+    /// deviation `embedding_std`. Small (0.02), tokens never seen in training, of which a new language has many, say
+    /// little; large (near 1), the table begins as a random projection that keeps the texts' similarities.
+    pub fn random(shape: &MlpShape, embedding_std: f64, seed: u64) -> Result<Self> {
         let mut params = Self::zeros(shape)?;
         let mut rng = Rng::new(seed, 0, 0, Purpose::Init);
         let gain = |last: bool| if last { 1.0f64 } else { 2.0 };
-        let fan = match shape.kind {
-            InputKind::Dense => shape.input,
-            InputKind::Bag => shape.hidden(),
+        let std = match shape.kind {
+            InputKind::Dense => (gain(shape.layers() == 1) / shape.input as f64).sqrt(),
+            InputKind::Bag => embedding_std,
         };
-        let small = if shape.kind == InputKind::Bag { BAG_SCALE } else { 1.0 };
-        fill_normal(&mut rng, small * (gain(shape.layers() == 1) / fan as f64).sqrt(), &mut params.first);
+        fill_normal(&mut rng, std, &mut params.first);
         let layers: Vec<_> = shape.head_layers().collect();
         for (i, layer) in layers.iter().enumerate() {
             let scale = (gain(i + 1 == layers.len()) / layer.inputs as f64).sqrt();

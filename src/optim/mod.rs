@@ -54,10 +54,20 @@ impl Rule {
             Rule::Sgd { momentum, weight_decay } => (vec![momentum], vec![weight_decay]),
             Rule::Adamw { beta1, beta2, eps, weight_decay } => (vec![beta1, beta2], vec![eps, weight_decay]),
         };
-        if decays.iter().any(|d| !(0.0..1.0).contains(d)) || others.iter().any(|o| !(o.is_finite() && *o >= 0.0)) {
-            return Err(Error::config("optimizer", format!("decays lie in [0, 1), others in [0, inf): {self:?}")));
+        // Compared as f32, in which training runs: there 1 - 1e-12 is 1, and 1e-60 is 0.
+        let need = |ok: bool, what: &str| {
+            if ok { Ok(()) } else { Err(Error::config("optimizer", format!("{what}: {self:?}"))) }
+        };
+        need(decays.iter().all(|&d| d >= 0.0 && (d as f32) < 1.0), "decays lie in [0, 1)")?;
+        need(
+            others.iter().all(|&o| o >= 0.0 && (o as f32).is_finite()),
+            "the other constants are finite and not negative",
+        )?;
+        match *self {
+            // Without it a weight that never had a gradient would be moved by 0 / 0.
+            Rule::Adamw { eps, .. } => need(eps as f32 >= f32::MIN_POSITIVE, "eps is above 0"),
+            Rule::Sgd { .. } => Ok(()),
         }
-        Ok(())
     }
 
     /// Applies step `t` (from 1) at rate `lr` to `w`; a gradient of `None` is zero.
@@ -90,7 +100,7 @@ pub struct Optimizer<T: KernelElement> {
     step: u64,
     /// First moment (AdamW) or velocity (SGD).
     m: Params<T>,
-    /// Second moment; empty for SGD.
+    /// Second moment; stays zero for SGD.
     v: Params<T>,
     /// For token bags: the step up to which each embedding row has been brought.
     rows_at: Vec<u64>,
@@ -144,19 +154,34 @@ impl<T: KernelElement> Optimizer<T> {
 
     /// Brings the embedding rows of `tokens` up to date; call it before a batch with these tokens is computed.
     pub fn catch_up(&mut self, params: &mut Params<T>, tokens: &[u32]) -> Result<()> {
+        self.check(params, tokens)?;
         tokens.iter().try_for_each(|&token| self.catch_up_row(params, token as usize))
     }
 
     /// Brings everything up to date: before weights are read as a whole, saved or validated.
     pub fn flush(&mut self, params: &mut Params<T>) -> Result<()> {
+        self.check(params, &[])?;
         (0..self.rows_at.len()).try_for_each(|row| self.catch_up_row(params, row))
     }
 
+    /// Fails for weights of another shape, or tokens without a row.
+    fn check(&self, params: &Params<T>, tokens: &[u32]) -> Result<()> {
+        if params.shape != self.m.shape {
+            let detail = format!("weights of {:?}, moments of {:?}", params.shape, self.m.shape);
+            return Err(Error::shape("optimizer", detail));
+        }
+        match tokens.iter().find(|&&token| token as usize >= self.rows_at.len()) {
+            Some(token) => Err(Error::shape("optimizer", format!("row {token} of {}", self.rows_at.len()))),
+            None => Ok(()),
+        }
+    }
+
     fn catch_up_row(&mut self, params: &mut Params<T>, row: usize) -> Result<()> {
-        let done = std::mem::replace(&mut self.rows_at[row], self.step);
+        let done = self.rows_at[row];
         if done == self.step || self.rests(done) {
             return Ok(());
         }
+        self.rows_at[row] = self.step;
         let h = params.shape.hidden();
         let range = row * h..(row + 1) * h;
         for t in done..self.step {
@@ -176,7 +201,10 @@ impl<T: KernelElement> Optimizer<T> {
     }
 
     /// One step down the gradient. The rows of `gradient` are caught up here if they were not before.
+    ///
+    /// Fails, with nothing changed, where weights and gradient are not of the optimiser's shape.
     pub fn step(&mut self, params: &mut Params<T>, gradient: &MetaGradient<T>) -> Result<()> {
+        self.check_gradient(gradient)?;
         self.catch_up(params, &gradient.rows)?;
         let (t, lr, h) = (self.step + 1, self.schedule.rate(self.step), params.shape.hidden());
         let lane = &mut self.lane;
@@ -194,5 +222,19 @@ impl<T: KernelElement> Optimizer<T> {
         self.rule.apply(lane, t, lr, Some(&gradient.head), &mut m.head, &mut v.head, &mut params.head)?;
         self.step = t;
         Ok(())
+    }
+
+    fn check_gradient(&self, g: &MetaGradient<T>) -> Result<()> {
+        let shape = &self.m.shape;
+        let first_fits = match shape.kind {
+            InputKind::Dense => g.first.len() == shape.first_len() && g.rows.is_empty(),
+            InputKind::Bag => g.first.len() / shape.hidden() >= g.rows.len(),
+        };
+        if first_fits && g.bias.len() == shape.hidden() && g.head.len() == shape.head_len() {
+            return Ok(());
+        }
+        let (first, rows, bias, head) = (g.first.len(), g.rows.len(), g.bias.len(), g.head.len());
+        let detail = format!("a gradient of {first} ({rows} rows), {bias} and {head} values does not fit {shape:?}");
+        Err(Error::shape("optimizer", detail))
     }
 }

@@ -1,9 +1,26 @@
 //! Checkpoint -> answers: each task adapts a model to a few examples of a new language, then applies it.
 #![forbid(unsafe_code)]
 
+mod candidates;
+mod choice;
 mod classify;
+mod frequencies;
+mod metrics;
+pub mod qa;
+mod ranker;
+mod reading;
+pub mod summarize;
+mod translate;
+mod vector;
 
+pub use candidates::{Candidate, Cut, candidates};
+pub use choice::{Choice, Corpus, List, RankingTask};
 pub use classify::{Classifier, Example};
+pub use frequencies::Frequencies;
+pub use metrics::{mean_interval, rank_of, rouge_1, rouge_l};
+pub use ranker::{Ranker, RankingModel};
+pub use reading::{Reading, Word};
+pub use translate::{Sentence, Translator};
 
 /// The name of few-shot classification in checkpoints.
 pub const CLASSIFY: &str = "classify";

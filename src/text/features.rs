@@ -11,6 +11,7 @@
 use any_ascii::any_ascii_char;
 use rayon::prelude::*;
 
+use super::fnv::Fnv;
 use super::{Romanize, StopWords, TextConfig, clean, words};
 use crate::Result;
 
@@ -160,26 +161,4 @@ impl Hasher<'_> {
 /// Whether a byte starts a character, UTF-8's or a boundary mark.
 fn starts_char(byte: u8) -> bool {
     byte & 0xc0 != 0x80
-}
-
-/// FNV-1a, 64 bits: `h = (h ^ byte) * prime`. Its high bits hardly depend on the last bytes, hence the finaliser.
-#[derive(Clone, Copy)]
-struct Fnv(u64);
-
-impl Fnv {
-    fn new(domain: u8) -> Self {
-        Fnv(0xcbf2_9ce4_8422_2325).byte(domain)
-    }
-
-    fn byte(self, byte: u8) -> Self {
-        Fnv((self.0 ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
-    }
-
-    /// MurmurHash3's 64-bit finaliser: every input bit reaches every output bit.
-    fn finish(self) -> u64 {
-        let mut h = self.0;
-        h = (h ^ (h >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        h = (h ^ (h >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-        h ^ (h >> 33)
-    }
 }

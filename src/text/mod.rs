@@ -26,6 +26,7 @@ mod clean;
 mod config;
 mod entities;
 mod features;
+pub(crate) mod fnv;
 mod fold;
 mod segment;
 mod stopwords;

@@ -57,7 +57,7 @@ impl Problem {
 
     /// Random weights with random biases, away from the symmetric start.
     pub fn params<T: Element>(&self) -> Params<T> {
-        let mut params = Params::<T>::random(&self.shape, self.seed).unwrap();
+        let mut params = Params::<T>::random(&self.shape, 0.5, self.seed).unwrap();
         let mut rng = Rng::new(self.seed, 1, 0, Purpose::Data);
         for b in params.bias.iter_mut().chain(&mut params.head) {
             *b += T::from_f64(0.3 * rng.normal());

@@ -4,6 +4,7 @@ use crate::dtype::Element;
 
 /// # Safety
 /// See [`Ops::gather_sum`](crate::cpu::contract::Ops::gather_sum).
+#[expect(clippy::too_many_arguments, reason = "the contract's operands")]
 pub unsafe fn gather_sum<T: Element>(
     len: usize,
     index: *const u32,

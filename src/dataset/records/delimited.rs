@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::lines::{self, Guard, Lines};
-use super::{MAX_LINE_BYTES, Record, empty, read_error};
+use super::{JSON_SUFFIX, MAX_LINE_BYTES, Record, empty, read_error};
 use crate::{Error, Result};
 
 /// Tab-separated: no quoting, so that a quote in a text means nothing.
@@ -78,7 +78,8 @@ struct Columns {
 impl Columns {
     fn find(file: &Path, line: u64, header: &[String], fields: &[&str]) -> Result<Self> {
         let find = |field: &&str| {
-            let mut places = (0..header.len()).filter(|i| header[*i] == **field);
+            let field = field.strip_suffix(JSON_SUFFIX).filter(|_| !header.iter().any(|h| h == field)).unwrap_or(field);
+            let mut places = (0..header.len()).filter(|i| header[*i] == *field);
             match (places.next(), places.next()) {
                 (Some(at), None) => Ok(at),
                 (None, _) => Err(format!("no column `{field}`; the columns are: {}", header.join(", "))),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::lines::Lines;
-use super::{Record, empty};
+use super::{JSON_SUFFIX, Record, empty};
 use crate::{Error, Result};
 
 /// One JSON object a line.
@@ -26,16 +26,15 @@ struct Node {
     key: String,
     /// The places in a record that take this value.
     places: Vec<usize>,
+    /// The places that take it as JSON.
+    json_places: Vec<usize>,
     children: Vec<Node>,
 }
 
 impl Jsonl {
     pub(super) fn open(path: &Path, fields: &[&str]) -> Result<Self> {
         let mut wanted = Node::default();
-        for (place, field) in fields.iter().enumerate() {
-            let node = field.split('.').fold(&mut wanted, Node::child);
-            node.places.push(place);
-        }
+        fields.iter().enumerate().for_each(|(place, field)| wanted.want(field, place));
         let pending = Vec::new().into_iter();
         Ok(Jsonl { lines: Lines::open(path)?, wanted, fields: fields.len(), pending, any: false })
     }
@@ -59,6 +58,12 @@ impl Jsonl {
 }
 
 impl Node {
+    fn want(&mut self, field: &str, place: usize) {
+        let name = field.strip_suffix(JSON_SUFFIX).unwrap_or(field);
+        let node = name.split('.').fold(self, Node::child);
+        if name.len() < field.len() { &mut node.json_places } else { &mut node.places }.push(place);
+    }
+
     fn child(&mut self, key: &str) -> &mut Node {
         let at = self.children.iter().position(|c| c.key == key).unwrap_or_else(|| {
             self.children.push(Node { key: key.to_owned(), ..Node::default() });
@@ -119,6 +124,10 @@ fn walk<'a>(
             let text: Arc<str> = text(key, value)?.into();
             child.places.iter().for_each(|place| values[*place] = text.clone());
         }
+        if !child.json_places.is_empty() {
+            let json: Arc<str> = if value.is_array() { value.to_string() } else { text(key, value)? }.into();
+            child.json_places.iter().for_each(|place| values[*place] = json.clone());
+        }
         match value {
             _ if child.children.is_empty() => {}
             Value::Object(inner) => walk(child, inner, values, array)?,
@@ -164,9 +173,7 @@ mod tests {
 
     fn records(text: &str, fields: &[&str]) -> Detail<Vec<Vec<String>>> {
         let mut wanted = Node::default();
-        for (place, field) in fields.iter().enumerate() {
-            field.split('.').fold(&mut wanted, Node::child).places.push(place);
-        }
+        fields.iter().enumerate().for_each(|(place, field)| wanted.want(field, place));
         let records = expand_line(text, &wanted, fields.len())?;
         Ok(records.into_iter().map(|r| r.iter().map(|v| v.to_string()).collect()).collect())
     }
@@ -178,6 +185,13 @@ mod tests {
         let found = records(line, &["p.qas.q", "p.context", "l", "p.qas.a.text", "l"]).unwrap();
         assert_eq!(found, [["1", "c", "a true", "x", "a true"], ["2", "c", "a true", "", "a true"]]);
         assert!(records(r#"{"qas":[]}"#, &["qas.q"]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_name_with_brackets_keeps_an_array_apart() {
+        let line = r#"{"s":["a b","c"],"t":"[x","q":[{"w":[1]}]}"#;
+        let found = records(line, &["s[]", "s", "t[]", "q.w[]"]).unwrap();
+        assert_eq!(found, [[r#"["a b","c"]"#, "a b c", "[x", "[1]"]]);
     }
 
     #[test]

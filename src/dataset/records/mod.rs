@@ -7,7 +7,8 @@
 //! - **CSV**: the same with commas and RFC 4180 quotes, so that a value can hold commas and line breaks.
 //! - **JSON lines**: one object a line. A name with dots goes into objects (`answer.text`); where it meets an array of
 //!   objects, each element makes a record of its own (`qas.question`), with the outer fields repeated.
-//!   Numbers and booleans become text, an array of them or of strings is joined by spaces, null is empty.
+//!   Numbers and booleans become text, an array of them or of strings is joined by spaces, null is empty. With `[]` at
+//!   the end of its name a field's array is given as JSON instead (in TSV and CSV, the value as it stands).
 //!
 //! Blank lines are skipped. Text is UTF-8; a byte order mark is skipped. Gzip is told by its first two bytes.
 #![forbid(unsafe_code)]
@@ -26,6 +27,9 @@ use crate::{Error, Result};
 
 /// The most bytes a line (in CSV: a record) may have; bounds memory, and a file without line ends is caught early.
 pub const MAX_LINE_BYTES: usize = 4 << 20;
+
+/// At the end of a field's name: give arrays as JSON.
+const JSON_SUFFIX: &str = "[]";
 
 /// The formats that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
