@@ -18,6 +18,7 @@ Prints a Markdown table: mean accuracy over the episodes and a 95% interval, 1.9
 import argparse
 import csv
 import gzip
+import os
 import random
 import subprocess
 import sys
@@ -25,6 +26,10 @@ import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
+
+# The matrices are small: threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
