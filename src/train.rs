@@ -53,6 +53,9 @@ impl TrainConfig {
         if self.inner_steps > 10_000 {
             return Err(Error::config("inner_steps", format!("{} are more than 10000", self.inner_steps)));
         }
+        if !(self.embedding_std.is_finite() && self.embedding_std >= 0.0) {
+            return Err(Error::config("embedding_std", format!("{} is not finite or below 0", self.embedding_std)));
+        }
         if !(self.inner_lr.is_finite() && self.inner_lr >= 0.0) {
             return Err(Error::config("inner_lr", format!("{} is not finite or below 0", self.inner_lr)));
         }

@@ -107,7 +107,7 @@ fn checkpoints() -> impl Strategy<Value = Checkpoint> {
 /// A small checkpoint with everything in it.
 fn small() -> Checkpoint {
     let shape = MlpShape { input: 2, kind: InputKind::Bag, widths: vec![2, 1] };
-    let p = |seed| Params::random(&shape, seed).unwrap();
+    let p = |seed| Params::random(&shape, 0.5, seed).unwrap();
     let progress = Progress {
         step: 12,
         best_score: Some(0.1 + 0.2),

@@ -487,7 +487,8 @@ fn what_cannot_be_drawn_is_refused_in_words() {
         let split = Split::new(data, &SplitConfig::default(), 0).unwrap();
         text(LabelledSource::new(data, &split, spec).err().expect("it must be refused"))
     };
-    let cases: [(fn(&mut LabelledSpec), &str); 9] = [
+    type Change = fn(&mut LabelledSpec);
+    let cases: [(Change, &str); 9] = [
         (|s| s.k_shot = 60, "no training language has 2 classes with 62 texts each (60 support, 2 query)"),
         (|s| s.k_shot = usize::MAX, "no training language has 2 classes"),
         (|s| s.n_way = 3, "no training language has 3 classes with 4 texts each"),

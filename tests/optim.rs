@@ -82,7 +82,7 @@ fn flat<T: Element>(first: &[T], bias: &[T], head: &[T]) -> Vec<f64> {
 fn follows_the_oracle<T: KernelElement>(cpu: &Cpu, rule: Rule, tolerance: f64) {
     let shape = shape(InputKind::Dense, 7, 5);
     let mut rng = Rng::new(31, 0, 0, Purpose::Data);
-    let mut params = Params::<T>::random(&shape, 31).unwrap();
+    let mut params = Params::<T>::random(&shape, 0.5, 31).unwrap();
     let mut optimizer = Optimizer::new(cpu, &shape, rule, SCHEDULE).unwrap();
     let mut w = flat(&params.first, &params.bias, &params.head);
     let (mut m, mut v) = (vec![0.0; w.len()], vec![0.0; w.len()]);
@@ -131,7 +131,7 @@ impl Race {
     fn new(cpu: &Cpu, rule: Rule, vocabulary: usize, hidden: usize, seed: u64) -> Self {
         let bag = shape(InputKind::Bag, vocabulary, hidden);
         let dense = shape(InputKind::Dense, vocabulary, hidden);
-        let params = Params::random(&bag, seed).unwrap();
+        let params = Params::random(&bag, 0.5, seed).unwrap();
         let same = Params { shape: dense.clone(), ..params.clone() };
         Race {
             hidden,
@@ -265,13 +265,13 @@ fn constants_out_of_range_are_refused() {
 #[test]
 fn foreign_weights_and_gradients_are_refused() {
     let (bag, other) = (shape(InputKind::Bag, 8, 3), shape(InputKind::Bag, 5, 3));
-    let mut params = Params::<f32>::random(&bag, 1).unwrap();
+    let mut params = Params::<f32>::random(&bag, 0.5, 1).unwrap();
     let mut optimizer = Optimizer::new(&Cpu::new(), &bag, Rule::ADAMW, SCHEDULE).unwrap();
     let before = params.clone();
     let code = |r: metaglot::Result<()>| r.expect_err("it must be refused").code();
 
     assert_eq!(code(optimizer.catch_up(&mut params, &[7, 8])), 1, "a token beyond the vocabulary");
-    let mut foreign = Params::<f32>::random(&other, 1).unwrap();
+    let mut foreign = Params::<f32>::random(&other, 0.5, 1).unwrap();
     assert_eq!(code(optimizer.catch_up(&mut foreign, &[0])), 1);
     assert_eq!(code(optimizer.flush(&mut foreign)), 1);
 

@@ -102,7 +102,7 @@ fn row_operations_refuse_sizes_that_do_not_fit() {
         let (g, m, v) = (&x[..gn], &mut p[..mn], &mut q[..vn]);
         refused("adamw", lane.adamw(&step, Some(g), m, v, &mut r[..n]), &[&p, &q, &r]);
         let (g, v) = (&x[..gn.min(mn)], &mut q[..vn]);
-        refused("sgd", lane.sgd(0.1, 0.9, 0.0, g, v, &mut r[..n]), &[&q, &r]);
+        refused("sgd", lane.sgd(0.1, 0.9, 0.0, Some(g), v, &mut r[..n]), &[&q, &r]);
     }
     refused("adamw", lane.adamw(&step, None, &mut p[..n], &mut q[..n], &mut r[..less]), &[&p, &q, &r]);
 }

@@ -118,6 +118,7 @@ fn with<R>(source: Source, f: impl FnOnce(&dyn EpisodeSource, &MlpShape) -> R) -
 fn config(steps: u64) -> TrainConfig {
     TrainConfig {
         seed: 11,
+        embedding_std: 0.3,
         inner_steps: 2,
         inner_lr: 0.3,
         first_order: false,
@@ -321,7 +322,8 @@ fn a_diverging_run_is_an_error_and_its_weights_stay_finite() {
 fn settings_that_cannot_work_are_refused() {
     with(Source::Labelled, |episodes, shape| {
         let new = |config| Trainer::new(&Cpu::new(), shape, config, episodes, true);
-        let refused: [fn(&mut TrainConfig); 6] = [
+        let refused: [fn(&mut TrainConfig); 7] = [
+            |c| c.embedding_std = f64::NAN,
             |c| c.inner_lr = f64::NAN,
             |c| c.inner_lr = -0.1,
             |c| c.valid_batches = 0,

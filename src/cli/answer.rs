@@ -63,7 +63,7 @@ impl Answer {
         };
         let (answer, answer_text) = (self.answer.clone(), self.answer_text.clone());
         let right = SelectionArgs { answer, answer_text, ..columns() };
-        for ranked in self.ranking.rank(RankingTask::Answer, columns(), right, self.given()?, false)? {
+        for ranked in self.ranking.rank(RankingTask::Answer, columns(), right, self.given()?)? {
             writeln!(out, "{}", self.line(&ranked)).map_err(output_error)?;
         }
         Ok(())

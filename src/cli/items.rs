@@ -49,10 +49,10 @@ impl Item {
     }
 
     /// Reads it word by word.
-    pub(super) fn choice(&self, task: RankingTask, whole_sentences: bool, config: &TextConfig) -> Choice {
+    pub(super) fn choice(&self, task: RankingTask, config: &TextConfig) -> Choice {
         match task {
             RankingTask::Answer => Choice::question(&self.text, self.sentences.clone(), self.right, config),
-            RankingTask::Summarize => Choice::document(&self.text, self.reference.as_deref(), whole_sentences, config),
+            RankingTask::Summarize => Choice::document(&self.text, self.reference.as_deref(), config),
         }
     }
 }

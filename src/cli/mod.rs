@@ -7,6 +7,7 @@
 mod answer;
 mod classify;
 mod curves;
+mod demo;
 mod info;
 mod items;
 mod lines;
@@ -40,6 +41,8 @@ pub struct Cli {
 /// What the program can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Learn ten languages, then four new ones, on data inside the program.
+    Demo(demo::Demo),
     /// Turn text files into a token dataset.
     Prepare(Box<prepare::Prepare>),
     /// Meta-train a model on a dataset.
@@ -59,6 +62,7 @@ pub enum Command {
 /// Does what the arguments say. A reader of `out` that goes away (`| head`) is no error.
 pub fn run(cli: Cli, out: &mut dyn Write) -> Result<()> {
     let done = match cli.command {
+        Command::Demo(demo) => demo.run(out),
         Command::Prepare(prepare) => prepare.run(out),
         Command::Train(train) => train.run(out),
         Command::Classify(classify) => classify.run(out),

@@ -66,7 +66,7 @@ pub(super) fn write<'a>(
 ) -> Result<(Groups, Source<'a>)> {
     let mut progress = Progress::new("texts");
     let mut corpora: BTreeMap<Arc<str>, Corpus> = BTreeMap::new();
-    let read = |item: &Item| item.choice(task, false, config);
+    let read = |item: &Item| item.choice(task, config);
     let mut first = source();
     while let Some(items) = batch(&mut first, selection)? {
         let choices: Vec<Choice> = items.par_iter().map(read).collect();

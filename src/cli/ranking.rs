@@ -78,7 +78,6 @@ impl RankingArgs {
         columns: SelectionArgs,
         right: SelectionArgs,
         given: Option<Item>,
-        whole_sentences: bool,
     ) -> Result<Vec<Ranked>> {
         let threads = if self.threads == 0 { train::num_threads() } else { self.threads };
         let cpu = Cpu::new().threads(threads)?;
@@ -91,10 +90,10 @@ impl RankingArgs {
             (None, None) => Vec::new(),
         };
         let support = self.support.as_ref().map_or(Ok(Vec::new()), |path| self.items(path, right, task))?;
-        let read = |items: &[Item], whole: bool| -> Vec<Choice> {
-            cpu.install(|| items.par_iter().map(|item| item.choice(task, whole, &model.text)).collect())
+        let read = |items: &[Item]| -> Vec<Choice> {
+            cpu.install(|| items.par_iter().map(|item| item.choice(task, &model.text)).collect())
         };
-        let (support, choices) = (read(&support, false), read(&queries, whole_sentences));
+        let (support, choices) = (read(&support), read(&queries));
         if let Some(path) = self.support.as_ref().filter(|_| support.iter().all(|choice| choice.right().is_none())) {
             return Err(Error::input(path, 0, "no record has a right candidate to learn from"));
         }

@@ -191,28 +191,19 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     file.commit()
 }
 
-/// What a run gives back.
-pub(super) struct Outcome {
-    pub model: Checkpoint,
-    pub ending: Ending,
-    pub step: u64,
-    pub reports: Vec<Report>,
-    /// The curves as SVG.
-    pub curves: String,
-}
-
-/// Trains; with a folder, writes metrics, curves, a checkpoint at each report and the model at the end.
+/// Trains; writes metrics, curves, a checkpoint at each report and the model at the end. Returns how the run ended, and
+/// after which step.
 pub(super) fn train(
     cpu: &Cpu,
     config: &RunConfig,
     data: &Dataset,
-    folder: Option<&RunFolder>,
+    folder: &RunFolder,
     resume: bool,
-) -> Result<Outcome> {
+) -> Result<(Ending, u64)> {
     let source = config.source(data)?;
     let mut trainer = Trainer::new(cpu, &source.shape, config.train.clone(), &*source.episodes, source.validates)?;
     let mut reports = Vec::new();
-    if let Some(folder) = folder.filter(|_| resume) {
+    if resume {
         let checkpoint = Checkpoint::open(folder.checkpoint())?;
         trainer.resume(&checkpoint)?;
         reports = folder.truncate_metrics(trainer.step())?;
@@ -224,23 +215,18 @@ pub(super) fn train(
             Event::Report(report) => {
                 bar.report(report);
                 reports.push(*report);
-                if let Some(folder) = folder {
-                    folder.append_metrics(report)?;
-                    trainer.checkpoint(&source.about)?.save(folder.checkpoint())?;
-                }
+                folder.append_metrics(report)?;
+                trainer.checkpoint(&source.about)?.save(folder.checkpoint())?;
             }
         }
         Ok(if STOP.load(Ordering::Relaxed) { Control::Stop } else { Control::Continue })
     })?;
     bar.finish();
     let curves = curves::svg(&format!("{}: {}", config.episodes.task(), source.episodes.describe()), &reports)?;
-    let model = trainer.model(&source.about);
-    if let Some(folder) = folder {
-        trainer.checkpoint(&source.about)?.save(folder.checkpoint())?;
-        write_whole(&folder.0.join("curves.svg"), curves.as_bytes())?;
-        if ending != Ending::Stopped {
-            model.save(folder.model())?;
-        }
+    trainer.checkpoint(&source.about)?.save(folder.checkpoint())?;
+    write_whole(&folder.0.join("curves.svg"), curves.as_bytes())?;
+    if ending != Ending::Stopped {
+        trainer.model(&source.about).save(folder.model())?;
     }
-    Ok(Outcome { model, ending, step: trainer.step(), reports, curves })
+    Ok((ending, trainer.step()))
 }

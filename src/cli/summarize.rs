@@ -11,7 +11,7 @@ use super::items::Item;
 use super::output_error;
 use super::ranking::{Ranked, RankingArgs, read_text};
 use super::selection::SelectionArgs;
-use crate::task::RankingTask;
+use crate::task::{Cut, RankingTask};
 use crate::{Error, Result};
 
 const EXAMPLE: &str = "\
@@ -56,7 +56,7 @@ impl Summarize {
         };
         let columns = || SelectionArgs { text: vec![self.text.clone()], ..SelectionArgs::default() };
         let right = SelectionArgs { text2: self.text2.iter().cloned().collect(), ..columns() };
-        for ranked in self.ranking.rank(RankingTask::Summarize, columns(), right, given, self.whole_sentences)? {
+        for ranked in self.ranking.rank(RankingTask::Summarize, columns(), right, given)? {
             let chosen = self.chosen(&ranked);
             let summary = chosen.iter().map(|candidate| ranked.line(*candidate)).collect::<Vec<_>>().join(" ");
             let line = if self.ranking.json { json(&ranked, &summary).to_string() } else { summary };
@@ -68,8 +68,9 @@ impl Summarize {
     /// The best candidate of each of the best sentences, in the order of the document.
     fn chosen(&self, ranked: &Ranked) -> Vec<usize> {
         let sentence = |candidate: &usize| ranked.choice.candidates()[*candidate].sentence;
+        let whole = |candidate: &usize| ranked.choice.candidates()[*candidate].cut == Cut::Whole;
         let mut chosen: Vec<usize> = Vec::new();
-        for candidate in ranked.order() {
+        for candidate in ranked.order().into_iter().filter(|candidate| !self.whole_sentences || whole(candidate)) {
             if chosen.len() < self.sentences && chosen.iter().all(|other| sentence(other) != sentence(&candidate)) {
                 chosen.push(candidate);
             }

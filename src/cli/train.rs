@@ -173,14 +173,14 @@ impl Train {
             folder.create(&config)?;
         }
         stop_on_ctrl_c();
-        let outcome = run::train(&cpu, &config, &data, Some(&folder), self.resume)?;
-        let written = match outcome.ending {
+        let (ending, step) = run::train(&cpu, &config, &data, &folder, self.resume)?;
+        let written = match ending {
             Ending::Stopped => {
-                writeln!(out, "stopped after step {}; --resume continues", outcome.step).map_err(output_error)?;
+                writeln!(out, "stopped after step {}; --resume continues", step).map_err(output_error)?;
                 return Err(Error::Interrupted);
             }
-            Ending::Early => format!("no better score any more: ended early at step {}", outcome.step),
-            Ending::Complete => format!("all {} steps done", outcome.step),
+            Ending::Early => format!("no better score any more: ended early at step {}", step),
+            Ending::Complete => format!("all {} steps done", step),
         };
         writeln!(out, "{written}; model: {}", folder.model().display()).map_err(output_error)
     }

@@ -70,16 +70,14 @@ impl Rule {
         }
     }
 
-    /// Applies step `t` (from 1) at rate `lr` to `w`; a gradient of `None` is zero.
+    /// Applies step `t` (from 1) at rate `lr` to moments and weights; a gradient of `None` is zero.
     fn apply<T: KernelElement>(
         &self,
         lane: &mut Lane<T>,
         t: u64,
         lr: f64,
         g: Option<&[T]>,
-        m: &mut [T],
-        v: &mut [T],
-        w: &mut [T],
+        [m, v, w]: [&mut [T]; 3],
     ) -> Result<()> {
         match *self {
             Rule::Sgd { momentum, weight_decay } => sgd::apply(lane, lr, momentum, weight_decay, g, m, w),
@@ -187,7 +185,7 @@ impl<T: KernelElement> Optimizer<T> {
         for t in done..self.step {
             let lr = self.schedule.rate(t);
             let (m, v) = (&mut self.m.first[range.clone()], &mut self.v.first[range.clone()]);
-            self.rule.apply(&mut self.lane, t + 1, lr, None, m, v, &mut params.first[range.clone()])?;
+            self.rule.apply(&mut self.lane, t + 1, lr, None, [m, v, &mut params.first[range.clone()]])?;
         }
         Ok(())
     }
@@ -210,16 +208,16 @@ impl<T: KernelElement> Optimizer<T> {
         let lane = &mut self.lane;
         let (m, v) = (&mut self.m, &mut self.v);
         if params.shape.kind == InputKind::Dense {
-            self.rule.apply(lane, t, lr, Some(&gradient.first), &mut m.first, &mut v.first, &mut params.first)?;
+            self.rule.apply(lane, t, lr, Some(&gradient.first), [&mut m.first, &mut v.first, &mut params.first])?;
         }
         for (&row, g) in gradient.rows.iter().zip(gradient.first.chunks_exact(h)) {
             let range = row as usize * h..(row as usize + 1) * h;
             let (m, v) = (&mut m.first[range.clone()], &mut v.first[range.clone()]);
-            self.rule.apply(lane, t, lr, Some(g), m, v, &mut params.first[range])?;
+            self.rule.apply(lane, t, lr, Some(g), [m, v, &mut params.first[range]])?;
             self.rows_at[row as usize] = t;
         }
-        self.rule.apply(lane, t, lr, Some(&gradient.bias), &mut m.bias, &mut v.bias, &mut params.bias)?;
-        self.rule.apply(lane, t, lr, Some(&gradient.head), &mut m.head, &mut v.head, &mut params.head)?;
+        self.rule.apply(lane, t, lr, Some(&gradient.bias), [&mut m.bias, &mut v.bias, &mut params.bias])?;
+        self.rule.apply(lane, t, lr, Some(&gradient.head), [&mut m.head, &mut v.head, &mut params.head])?;
         self.step = t;
         Ok(())
     }

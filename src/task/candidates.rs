@@ -45,28 +45,25 @@ pub struct Candidate {
     pub cut: Cut,
 }
 
-/// The candidates of a document: whole sentences first, in order; then parts of them, unless `whole_sentences`. Of a
+/// The candidates of a document: whole sentences first, in order; then parts of them. Of a
 /// document of short sentences alone, the first; none if it has no text.
 ///
 /// ```
 /// use metaglot::task::{Cut, candidates};
 ///
-/// let found = candidates("Foo (old) shows pictures of cats, dogs and birds. It is quite fast.", false);
+/// let found = candidates("Foo (old) shows pictures of cats, dogs and birds. It is quite fast.");
 /// let texts: Vec<_> = found.iter().filter(|c| c.cut != Cut::Whole).map(|c| &c.text[..]).collect();
 /// assert!(texts.contains(&"Foo (old) shows pictures of cats") && texts.contains(&"dogs and birds"));
 /// assert!(texts.contains(&"Foo shows pictures of cats, dogs and birds."));
 /// assert!(texts.contains(&"pictures of cats, dogs and birds."));
 /// ```
-pub fn candidates(document: &str, whole_sentences: bool) -> Vec<Candidate> {
+pub fn candidates(document: &str) -> Vec<Candidate> {
     let mut all: Vec<&str> = sentences(document).filter(|s| width(s) > SENTENCE_WIDTH).take(SENTENCES).collect();
     if all.is_empty() {
         all.extend(sentences(document).next());
     }
     let whole = |(sentence, text): (usize, &&str)| Candidate { text: text.to_string(), sentence, cut: Cut::Whole };
     let mut candidates: Vec<Candidate> = all.iter().enumerate().map(whole).collect();
-    if whole_sentences {
-        return candidates;
-    }
     for (sentence, text) in all.iter().enumerate().take(CUT_SENTENCES) {
         candidates.extend(parts(text).into_iter().map(|(cut, text)| Candidate { text, sentence, cut }));
     }
@@ -136,18 +133,17 @@ mod tests {
     use super::*;
 
     fn texts(document: &str) -> Vec<String> {
-        candidates(document, false).into_iter().map(|c| c.text).collect()
+        candidates(document).into_iter().map(|c| c.text).collect()
     }
 
     #[test]
     fn whole_sentences_come_first_and_short_ones_not_at_all() {
-        let found = candidates("A first sentence. ¶ No. ¶ Another sentence.", false);
+        let found = candidates("A first sentence. ¶ No. ¶ Another sentence.");
         let whole: Vec<_> = found.iter().filter(|c| c.cut == Cut::Whole).map(|c| (c.sentence, &c.text[..])).collect();
         assert_eq!(whole, [(0, "A first sentence."), (1, "Another sentence.")]);
         assert!(found[..2].iter().all(|c| c.cut == Cut::Whole));
-        assert_eq!(candidates("A first sentence. ¶ Another sentence.", true).len(), 2);
-        assert_eq!(candidates("No. ¶ Yes.", false).len(), 1);
-        assert!(candidates(" ¶ ", false).is_empty());
+        assert_eq!(candidates("No. ¶ Yes.").len(), 1);
+        assert!(candidates(" ¶ ").is_empty());
     }
 
     #[test]

@@ -67,8 +67,8 @@ impl Choice {
     }
 
     /// A document; the right candidate is the one closest to the reference summary.
-    pub fn document(document: &str, reference: Option<&str>, whole_sentences: bool, config: &TextConfig) -> Self {
-        let candidates = candidates(document, whole_sentences);
+    pub fn document(document: &str, reference: Option<&str>, config: &TextConfig) -> Self {
+        let candidates = candidates(document);
         Choice {
             task: RankingTask::Summarize,
             query: Reading::default(),
@@ -87,6 +87,15 @@ impl Choice {
     /// The number of the right candidate, if it is known.
     pub fn right(&self) -> Option<usize> {
         self.right
+    }
+
+    /// What a model's scores make of the candidates. For an answer, the scores themselves. For a summary, the overlap that
+    /// is to be expected of each: candidates share words, so the chances of those that say the same add up.
+    pub fn judged(&self, scores: Vec<f32>) -> Vec<f32> {
+        match self.task {
+            RankingTask::Answer => scores,
+            RankingTask::Summarize => summarize::expected_overlap(&self.readings, &scores),
+        }
     }
 
     /// The score of each candidate without any learning: word overlap; the lead sentence.

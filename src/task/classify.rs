@@ -114,6 +114,11 @@ impl Classifier {
         Ok(scores)
     }
 
+    /// The cosine of each query and each class's support centroid: what a classifier without any training says.
+    pub fn centroid_similarity(&self, classes: usize, support: &[Example], queries: &[&Bag]) -> Vec<Vec<f32>> {
+        Scorer::new(classes, support, queries).similarity
+    }
+
     /// The adapted model's logits of the support texts, then of `texts`, all outputs.
     fn logits(&self, outputs: &[usize], support: &[Example], texts: &[&Bag]) -> Result<Vec<Vec<f32>>> {
         let (mut support_set, mut query_set) = (SetBuffer::default(), SetBuffer::default());

@@ -21,7 +21,7 @@
 #![forbid(unsafe_code)]
 
 use super::frequencies::Frequencies;
-use super::reading::{Reading, Word};
+use super::reading::{Reading, Word, shared};
 
 const COMPARED: usize = 8;
 /// Words that have less in common are not one word's forms.
@@ -154,19 +154,6 @@ fn best_dice(word: &Word, sentence: &Reading) -> f64 {
     };
     let best = sentence.words().iter().map(dice).fold(0.0, f64::max);
     if best > LEAST_DICE { best } else { 0.0 }
-}
-
-/// How many elements two rising lists share.
-fn shared(a: &[u64], b: &[u64]) -> usize {
-    let (mut i, mut j, mut count) = (0, 0, 0);
-    while i < a.len() && j < b.len() {
-        match a[i].cmp(&b[j]) {
-            std::cmp::Ordering::Less => i += 1,
-            std::cmp::Ordering::Greater => j += 1,
-            std::cmp::Ordering::Equal => (i, j, count) = (i + 1, j + 1, count + 1),
-        }
-    }
-    count
 }
 
 /// The length of the longest list of adjacent words in both.

@@ -42,8 +42,8 @@ impl RankingModel {
         Ok(RankingModel { ranker, task, text, inner: inner_loop(checkpoint)? })
     }
 
-    /// The scores of each query's candidates after adapting to the support; the highest is the choice, one without
-    /// candidates has no scores. Frequencies are those of the texts given here, which should be of one language.
+    /// The scores of each query's candidates after adapting to the support; the highest is the choice (see
+    /// [`Choice::judged`]), a query without candidates has none. Frequencies are those of the texts given here, which should be of one language.
     pub fn rank(&self, cpu: &Cpu, support: &[Choice], query: &[Choice]) -> Result<Vec<Vec<f32>>> {
         let mut corpus = Corpus::new(self.task);
         support.iter().chain(query).for_each(|choice| corpus.add(choice));
@@ -54,7 +54,7 @@ impl RankingModel {
         let mut scores = self.ranker.scores(cpu, &lists(support), &lists(query), &self.inner)?.into_iter();
         let of = |choice: &Choice| match choice.candidates().is_empty() {
             true => Vec::new(),
-            false => scores.next().unwrap_or_default(),
+            false => choice.judged(scores.next().unwrap_or_default()),
         };
         Ok(query.iter().map(of).collect())
     }

@@ -163,6 +163,19 @@ pub(super) fn is_spaceless(c: char) -> bool {
         | '\u{20000}'..='\u{3ffff}')
 }
 
+/// How many elements two rising lists share; an element that both have twice counts twice.
+pub(super) fn shared(a: &[u64], b: &[u64]) -> usize {
+    let (mut i, mut j, mut count) = (0, 0, 0);
+    while i < a.len() && j < b.len() {
+        match a[i].cmp(&b[j]) {
+            std::cmp::Ordering::Less => i += 1,
+            std::cmp::Ordering::Greater => j += 1,
+            std::cmp::Ordering::Equal => (i, j, count) = (i + 1, j + 1, count + 1),
+        }
+    }
+    count
+}
+
 /// `^word$`: no word contains these two.
 fn marked(word: impl Iterator<Item = char>) -> Vec<char> {
     ['^'].into_iter().chain(word).chain(['$']).collect()

@@ -21,7 +21,7 @@
 use super::candidates::{Candidate, Cut};
 use super::frequencies::Frequencies;
 use super::metrics::rouge_1;
-use super::reading::Reading;
+use super::reading::{Reading, shared};
 use super::vector::{Sparse, centroid, dot, unit};
 
 /// The names of the signals, in the order of a row.
@@ -113,6 +113,23 @@ pub fn best_candidate(candidates: &[Candidate], reference: &str) -> Option<usize
     let scores: Vec<f64> = candidates.iter().map(|c| rouge_1(&c.text, reference)).collect();
     let best = scores.iter().copied().fold(0.0, f64::max);
     scores.iter().position(|score| *score == best && best > 0.0)
+}
+
+/// The overlap of each candidate with the best one, as far as the scores know which that is: sum over j of
+/// softmax(scores)_j F1(i, j), with F1 of the words that candidates i and j share, counted with repetitions.
+pub fn expected_overlap(readings: &[Reading], scores: &[f32]) -> Vec<f32> {
+    let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let chances: Vec<f64> = scores.iter().map(|score| f64::from(score - most).exp()).collect();
+    let all: f64 = chances.iter().sum();
+    let sorted = |reading: &Reading| {
+        let mut words = reading.order().to_vec();
+        words.sort_unstable();
+        words
+    };
+    let words: Vec<Vec<u64>> = readings.iter().map(sorted).collect();
+    let f1 = |a: &[u64], b: &[u64]| 2.0 * shared(a, b) as f64 / (a.len() + b.len()).max(1) as f64;
+    let expected = |a: &Vec<u64>| words.iter().zip(&chances).map(|(b, chance)| chance * f1(a, b)).sum::<f64>() / all;
+    words.iter().map(|a| expected(a) as f32).collect()
 }
 
 fn length(reading: &Reading) -> f64 {

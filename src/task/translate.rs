@@ -108,6 +108,11 @@ impl Translator {
         Ok((0..sources.len()).map(|i| (0..candidates.len()).map(|j| score(i, j)).collect()).collect())
     }
 
+    /// The cosine of each source's and candidate's features: what retrieval without any training says.
+    pub fn surface_similarity(sources: &[Sentence], candidates: &[Sentence]) -> Vec<Vec<f64>> {
+        surface(sources, candidates)
+    }
+
     /// Weighted cosines of the adapted embeddings.
     fn space(&self, pairs: &[(Sentence, Sentence)], s: &[Sentence], c: &[Sentence]) -> Result<Vec<Vec<f64>>> {
         let texts: Vec<&Bag> = s.iter().chain(c).map(|t| &t.bag).collect();

@@ -99,7 +99,7 @@ pub fn sgd<T: KernelElement>(tables: &mut Tables<T>, case: &RowCase) {
     whole_and_cut(tables, "sgd", case, &[v, w], &wanted, |lane, r, out| {
         let [v, w] = out else { unreachable!() };
         let (v, w) = (&mut v.slice_mut()[r.clone()], &mut w.slice_mut()[r.clone()]);
-        lane.sgd(lr, momentum, decay, &g.slice()[r], v, w).unwrap();
+        lane.sgd(lr, momentum, decay, Some(&g.slice()[r]), v, w).unwrap();
     });
 }
 
