@@ -374,7 +374,8 @@ fn claimed_sizes_allocate_nothing() {
 
 #[test]
 fn what_could_not_be_opened_is_not_saved() {
-    let broken: [(&str, fn(&mut Checkpoint)); 6] = [
+    type Break = fn(&mut Checkpoint);
+    let broken: [(&str, Break); 6] = [
         ("`theta.bias` value 1 is not finite", |c| c.params.bias[1] = f32::NAN),
         ("`aux.idf` value 0 is not finite", |c| c.aux.get_mut("idf").unwrap()[0] = f32::INFINITY),
         ("`v.head` value 2 is not finite", |c| {

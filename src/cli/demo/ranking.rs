@@ -9,7 +9,7 @@ use super::data::{self, App, NEW, TRAINED};
 use super::{Row, Stage};
 use crate::Result;
 use crate::rng::{Purpose, Rng};
-use crate::task::{Choice, RankingModel, RankingTask, mean_interval, rouge_1};
+use crate::task::{Choice, Cut, RankingModel, RankingTask, mean_interval, rouge_1};
 
 /// Examples of a new language.
 const SUPPORT: usize = 10;
@@ -34,14 +34,14 @@ pub(super) fn summarize(stage: &Stage) -> Result<Vec<Row>> {
     let measure = |language| {
         let choices = |held: bool| -> Vec<(Choice, &str)> {
             let own = apps.iter().filter(|a| a.language == language && data::held_out(&a.id, stage.seed) == held);
-            own.map(|a| (Choice::document(&a.description, Some(&a.summary), true, &model.text), &*a.summary)).collect()
+            own.map(|a| (Choice::document(&a.description, Some(&a.summary), &model.text), &*a.summary)).collect()
         };
         let support: Vec<Choice> = choices(false).into_iter().map(|c| c.0).take(SUPPORT).collect();
         let (queries, references): (Vec<Choice>, Vec<&str>) = choices(true).into_iter().unzip();
         let scores = model.rank(&stage.cpu, &support, &queries)?;
         let rouge = |choice: &Choice, reference: &str, best: usize| rouge_1(&choice.candidates()[best].text, reference);
         let lead = |i: usize| rouge(&queries[i], references[i], 0);
-        let chosen = |i: usize| rouge(&queries[i], references[i], best(&scores[i]));
+        let chosen = |i: usize| rouge(&queries[i], references[i], best_sentence(&queries[i], &scores[i]));
         Ok(Row {
             task: "summarize",
             language,
@@ -131,6 +131,12 @@ fn measure_answers(stage: &Stage, apps: &[App], model: &RankingModel, language: 
         floor: by_app(&|i| best(&queries[i].floor()) == asked[i].right),
         result: by_app(&|i| best(&scores[i]) == asked[i].right),
     })
+}
+
+/// The best candidate that is a whole sentence; whole ones come first.
+fn best_sentence(choice: &Choice, scores: &[f32]) -> usize {
+    let whole = choice.candidates().iter().take_while(|c| c.cut == Cut::Whole).count();
+    best(&scores[..whole.max(1)])
 }
 
 /// The place of the largest score; of equals, the first.
