@@ -112,8 +112,7 @@ impl Classify {
         let queries: Vec<&Bag> = episode.queries.iter().map(|&t| &bags[t]).collect();
         let labels: Vec<String> = labels.iter().map(|l| l.to_string()).collect();
         if self.alone {
-            let one = |q: &&Bag| classifier.scores(&names, &support, &[*q], &[]).map(|mut s| s.remove(0));
-            return Ok((labels, queries.iter().map(one).collect::<Result<_>>()?));
+            return Ok((labels, classifier.scores_alone(&names, &support, &queries)?));
         }
         let own = |t: &usize| !episode.queries.contains(t) && !episode.support.iter().any(|s| s.2 == *t);
         let pool: Vec<&Bag> = (0..bags.len()).filter(own).map(|t| &bags[t]).collect();

@@ -97,21 +97,32 @@ impl Classifier {
         queries: &[&Bag],
         pool: &[&Bag],
     ) -> Result<Vec<Vec<f32>>> {
+        let texts: Vec<&Bag> = queries.iter().chain(pool).copied().collect();
+        let mut scores = self.scorer(classes, support, &texts)?.scores();
+        scores.truncate(queries.len());
+        Ok(scores)
+    }
+
+    /// The scores of each query by itself, as if [`Classifier::scores`] were called with one query and no pool each time:
+    /// the same bits, but the model adapts once.
+    pub fn scores_alone(&self, classes: &[String], support: &[Example], queries: &[&Bag]) -> Result<Vec<Vec<f32>>> {
+        Ok(self.scorer(classes, support, queries)?.known())
+    }
+
+    /// What similarity and, where the model knows all classes, transfer say of the texts.
+    fn scorer<'a>(&self, classes: &[String], support: &'a [Example<'a>], texts: &'a [&'a Bag]) -> Result<Scorer<'a>> {
         let n = classes.len();
         if (0..n).any(|c| !support.iter().any(|e| e.class == c)) || support.iter().any(|e| e.class >= n) {
             return Err(Error::config("support", format!("each of the {n} classes needs at least one example")));
         }
         let outputs: Option<Vec<usize>> =
             classes.iter().map(|name| self.label_names.iter().position(|l| l == name)).collect();
-        let texts: Vec<&Bag> = queries.iter().chain(pool).copied().collect();
-        let mut episode = Scorer::new(n, support, &texts);
+        let mut scorer = Scorer::new(n, support, texts);
         if let Some(outputs) = outputs {
-            let logits = self.logits(&outputs, support, &texts)?;
-            episode.transfer(&logits, &outputs, support.len());
+            let logits = self.logits(&outputs, support, texts)?;
+            scorer.transfer(&logits, &outputs, support.len());
         }
-        let mut scores = episode.scores();
-        scores.truncate(queries.len());
-        Ok(scores)
+        Ok(scorer)
     }
 
     /// The cosine of each query and each class's support centroid: what a classifier without any training says.
@@ -180,12 +191,17 @@ impl<'a> Scorer<'a> {
         }
     }
 
-    fn scores(&self) -> Vec<Vec<f32>> {
+    /// u: what is known of each text by itself.
+    fn known(&self) -> Vec<Vec<f32>> {
         let known = |i: usize| -> Vec<f32> {
             let near = centred(&self.similarity[i]);
             (0..self.n).map(|c| near[c] / TEMPERATURE + self.transfer.get(i).map_or(0.0, |t| t[c])).collect()
         };
-        let u: Vec<Vec<f32>> = (0..self.texts.len()).map(known).collect();
+        (0..self.texts.len()).map(known).collect()
+    }
+
+    fn scores(&self) -> Vec<Vec<f32>> {
+        let u = self.known();
         if self.texts.len() < TEXTS_PER_CLASS * self.n {
             return u;
         }
