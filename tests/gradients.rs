@@ -168,6 +168,22 @@ fn the_hessian_product_is_symmetric_and_the_difference_of_gradients() {
     }
 }
 
+#[test]
+fn a_place_for_another_gradient_is_refused() {
+    for kind in KINDS {
+        let p = Problem::random(500, shape(kind, &[6, 7, 3]), LossKind::Classes, 2, 5, 4);
+        let params = p.params::<f64>();
+        let inner = InnerLoop { steps: 1, lr: 0.1, order: Order::Second };
+        p.with_batch::<f64, _>(|batch| {
+            let limits = Limits::of(batch, 1);
+            let mut place = MetaGradient::without_storage();
+            let gram = GramSpace::new(&Cpu::new(), &p.shape, limits).unwrap().run(&params, batch, &inner, &mut place);
+            let dense = Dense::new(&Cpu::new(), &p.shape, limits).unwrap().run(&params, batch, &inner, &mut place);
+            assert_eq!((gram.unwrap_err().code(), dense.unwrap_err().code()), (1, 1), "{kind:?}");
+        });
+    }
+}
+
 fn any_shape() -> impl Strategy<Value = MlpShape> {
     let size = prop::sample::select(vec![1usize, 3, 7, 17, 33, 64, 100]);
     let kind = prop::sample::select(KINDS.to_vec());
@@ -197,6 +213,8 @@ proptest! {
         let inner = InnerLoop { steps, lr: 0.01, order };
         let (gram, gram_loss) = run(&p, &params, inner, true, &Cpu::new());
         let (dense, dense_loss) = run(&p, &params, inner, false, &Cpu::new());
+        // Deep nets over pairs can diverge at any rate; then there is nothing to compare.
+        prop_assume!(dense_loss.iter().all(|l| l.is_finite() && *l < 30.0));
         prop_assert!(relative_error(&gram_loss, &dense_loss) < 1e-10);
         let error = relative_error(&gram, &dense);
         prop_assert!(error < 1e-9, "seed {} error {:e}", seed, error);

@@ -5,7 +5,9 @@
 //! [`Team`] of lanes (work that is spread over all threads), and holds no unsafe code.
 
 mod ops;
+mod team;
 mod workspace;
 
-pub use ops::{Lane, Team};
+pub use ops::Lane;
+pub use team::Team;
 pub(crate) use workspace::{matrix, matrix_mut, take};

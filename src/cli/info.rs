@@ -61,8 +61,8 @@ impl Info {
         if self.json {
             return writeln!(out, "{summary}").map_err(output_error);
         }
-        let lines = summary.as_object().into_iter().flatten();
-        lines.map(|(key, value)| writeln!(out, "{key:<11} {value}")).collect::<io::Result<()>>().map_err(output_error)
+        let mut lines = summary.as_object().into_iter().flatten();
+        lines.try_for_each(|(key, value)| writeln!(out, "{key:<11} {value}")).map_err(output_error)
     }
 
     fn dataset(&self, out: &mut dyn Write) -> Result<()> {

@@ -129,6 +129,9 @@ impl<T: KernelElement> Dense<T> {
         }
         batch.validate(&params.shape)?;
         inner.validate(&self.limits)?;
+        if inner.order != Order::Evaluate {
+            gradient.check(&params.shape, Limits::of(batch, inner.steps).row_count(&params.shape))?;
+        }
         self.sum.fill(T::ZERO);
         gradient.query_loss.clear();
         self.out_rows = 0;

@@ -104,6 +104,9 @@ impl<T: KernelElement> GramSpace<T> {
         gradient: &mut MetaGradient<T>,
     ) -> Result<()> {
         self.check(params, batch, inner)?;
+        if inner.order != Order::Evaluate {
+            gradient.check(&params.shape, Limits::of(batch, inner.steps).row_count(&params.shape))?;
+        }
         let (shape, h) = (&params.shape, params.shape.hidden());
         let (ns, nq) = (batch.support.inputs.rows(), batch.query.inputs.rows());
         let (z_query, z_support) = self.z[..(nq + ns) * h].split_at_mut(nq * h);

@@ -87,6 +87,18 @@ impl<T: KernelElement> MetaGradient<T> {
         }
     }
 
+    /// Fails where the place is not made for that model and a batch touching up to `rows` embedding rows.
+    fn check(&self, shape: &MlpShape, rows: usize) -> Result<()> {
+        let first = match shape.kind {
+            InputKind::Dense => shape.first_len(),
+            InputKind::Bag => rows * shape.hidden(),
+        };
+        if self.first.len() >= first && self.bias.len() == shape.hidden() && self.head.len() == shape.head_len() {
+            return Ok(());
+        }
+        Err(Error::shape("meta-gradient", format!("the place for it is not made for {shape:?} and {rows} rows")))
+    }
+
     /// A place for losses alone, for [`Order::Evaluate`].
     pub fn without_storage() -> Self {
         Self { rows: Vec::new(), first: Vec::new(), bias: Vec::new(), head: Vec::new(), query_loss: Vec::new() }

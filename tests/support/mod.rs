@@ -58,9 +58,12 @@ impl Problem {
     /// Random weights with random biases, away from the symmetric start.
     pub fn params<T: Element>(&self) -> Params<T> {
         let mut params = Params::<T>::random(&self.shape, 0.5, self.seed).unwrap();
+        // Less for wide layers, or deep wide nets would start far out, where the inner loop diverges.
+        let widest = *self.shape.widths.iter().max().unwrap() as f64;
+        let noise = 0.3 * (16.0 / widest).sqrt().min(1.0);
         let mut rng = Rng::new(self.seed, 1, 0, Purpose::Data);
         for b in params.bias.iter_mut().chain(&mut params.head) {
-            *b += T::from_f64(0.3 * rng.normal());
+            *b += T::from_f64(noise * rng.normal());
         }
         params
     }

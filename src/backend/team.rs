@@ -1,0 +1,214 @@
+//! Work spread over all threads: large products, token bags, rows; with the bits one lane would give.
+
+use std::ops::Range;
+
+use super::ops::{Finish, Form, Lane, check_len, operands};
+use crate::cpu::contract::Epilogue;
+use crate::cpu::{Cpu, GemmOperands, KernelElement, gemm};
+use crate::error::{Error, Result};
+use crate::view::{Bags, MatMut, MatRef};
+
+/// A lane for each thread of a [`Cpu`], for work that is spread over all of them.
+pub struct Team<T: KernelElement> {
+    cpu: Cpu,
+    lanes: Vec<Lane<T>>,
+}
+
+/// A pointer that threads may share because each writes its own rows or columns.
+#[derive(Clone, Copy)]
+struct Shared<P>(P);
+
+// SAFETY: the code that makes one hands disjoint parts to the threads.
+unsafe impl<P> Sync for Shared<P> {}
+
+impl<P: Copy> Shared<P> {
+    /// A method, so that closures capture the whole wrapper and not the bare pointer inside.
+    fn get(&self) -> P {
+        self.0
+    }
+}
+
+/// Part `index` of `0..n` cut into `parts` ranges of whole multiples of `unit`, as even as that allows.
+fn part(n: usize, unit: usize, parts: usize, index: usize) -> Range<usize> {
+    let units = n.div_ceil(unit);
+    let bound = |i: usize| (units * i / parts * unit).min(n);
+    bound(index)..bound(index + 1)
+}
+
+impl<T: KernelElement> Team<T> {
+    /// Lanes for all threads of `cpu`.
+    pub fn new(cpu: &Cpu) -> Self {
+        let n = cpu.thread_count();
+        Self { cpu: cpu.clone(), lanes: (0..n).map(|i| Lane::with_index(cpu, i, n)).collect() }
+    }
+
+    /// Number of lanes.
+    pub fn len(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Never: there is always a lane.
+    pub fn is_empty(&self) -> bool {
+        self.lanes.is_empty()
+    }
+
+    /// Bytes of packing space of all lanes.
+    pub fn bytes(&self) -> usize {
+        self.lanes.iter().map(Lane::bytes).sum()
+    }
+
+    /// The first lane, for small work on the calling thread.
+    pub fn lane(&mut self) -> &mut Lane<T> {
+        &mut self.lanes[0]
+    }
+
+    /// Splits `work` over the lanes and runs the pieces in parallel: `split(work, left, all)` cuts off what `left` of
+    /// `all` lanes will do. Returns the first error in order of the lanes. Allocates nothing.
+    pub(crate) fn spread<W: Send>(
+        &mut self,
+        work: W,
+        split: impl Fn(W, usize, usize) -> (W, W) + Sync,
+        run: impl Fn(&mut Lane<T>, W) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let (cpu, lanes) = (&self.cpu, &mut self.lanes);
+        cpu.install(|| spread_over(lanes, work, &split, &run))
+    }
+
+    fn product(&mut self, form: Form, a: MatRef<T>, b: MatRef<T>, mut c: MatMut<T>, finish: Finish<T>) -> Result<()> {
+        let g = Shared(operands(form, &a, &b, &mut c, finish)?);
+        let cpu = self.cpu.clone();
+        cpu.for_each_part(&mut self.lanes, |lane| {
+            let (g, kernel) = (g.get(), &lane.ops.gemm);
+            let by_rows = g.m / kernel.mr >= g.n / kernel.nr;
+            // A part may be empty and then begin behind the operand, where only wrapping arithmetic may point.
+            let own = if by_rows {
+                let rows = part(g.m, kernel.mr, lane.lanes, lane.index);
+                let (a, c) = (g.a.wrapping_add(rows.start * g.a_rs), g.c.wrapping_add(rows.start * g.c_rs));
+                GemmOperands { m: rows.len(), a, c, ..g }
+            } else {
+                let cols = part(g.n, kernel.nr, lane.lanes, lane.index);
+                let bias = g.epilogue.bias;
+                let bias = if bias.is_null() { bias } else { bias.wrapping_add(cols.start) };
+                let (b, c) = (g.b.wrapping_add(cols.start * g.b_cs), g.c.wrapping_add(cols.start));
+                GemmOperands { n: cols.len(), b, c, epilogue: Epilogue { bias, ..g.epilogue }, ..g }
+            };
+            // SAFETY: as for one lane's product; the parts cover disjoint rows or columns of `c`.
+            unsafe { gemm(kernel, &own, &mut lane.pack) };
+        });
+        Ok(())
+    }
+
+    /// [`Lane::linear`] without ReLU on all threads.
+    pub fn linear(&mut self, src: MatRef<T>, w: MatRef<T>, bias: &[T], dst: MatMut<T>) -> Result<()> {
+        self.product(Form::Nt, src, w, dst, Finish { alpha: T::ONE, beta: T::ZERO, bias: Some(bias), relu: false })
+    }
+
+    /// [`Lane::gemm_tn`] on all threads.
+    pub fn gemm_tn(&mut self, alpha: T, a: MatRef<T>, b: MatRef<T>, beta: T, c: MatMut<T>) -> Result<()> {
+        self.product(Form::Tn, a, b, c, Finish { alpha, beta, bias: None, relu: false })
+    }
+
+    /// `dst[i] = bias + sum of weights * table rows` of each bag; table: vocabulary x h, dst: rows x h.
+    pub fn bag_linear(&mut self, bags: &Bags<T>, table: MatRef<T>, bias: &[T], mut dst: MatMut<T>) -> Result<()> {
+        let h = table.cols();
+        check_len("bag_linear", "the bias", bias.len(), h)?;
+        if bags.vocabulary() > table.rows() || dst.rows() != bags.rows() || dst.cols() != h {
+            let detail = format!(
+                "{} bags of {} tokens, a table of {}x{h}, a result of {}x{}",
+                bags.rows(),
+                bags.vocabulary(),
+                table.rows(),
+                dst.rows(),
+                dst.cols()
+            );
+            return Err(Error::shape("bag_linear", detail));
+        }
+        let (ld, out) = (dst.ld(), Shared(dst.as_mut_ptr()));
+        let cpu = self.cpu.clone();
+        cpu.for_each_part(&mut self.lanes, |lane| {
+            for i in part(bags.rows(), 1, lane.lanes, lane.index) {
+                let (tokens, weights) = bags.row(i);
+                // SAFETY: tokens lie below the vocabulary, which the table covers; row i of `dst` has h elements and
+                // belongs to this lane alone.
+                unsafe {
+                    (lane.ops.gather_sum)(
+                        tokens.len(),
+                        tokens.as_ptr(),
+                        weights.as_ptr(),
+                        table.as_ptr(),
+                        table.ld(),
+                        h,
+                        bias.as_ptr(),
+                        out.get().add(i * ld),
+                    );
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Runs `f(lane, row index, row)` for every row of `dst`, spread over the threads.
+    pub(crate) fn each_row(
+        &mut self,
+        dst: MatMut<T>,
+        f: impl Fn(&mut Lane<T>, usize, &mut [T]) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let split = |(start, rows), left, all| split_rows(start, rows, left, all);
+        self.spread((0, dst), split, |lane, (start, mut rows)| {
+            (0..rows.rows()).try_for_each(|i| f(lane, start + i, rows.row_mut(i)))
+        })
+    }
+}
+
+/// Rows numbered from `start`, cut for the first `left` of `all` lanes.
+fn split_rows<'a, T>(
+    start: usize,
+    rows: MatMut<'a, T>,
+    left: usize,
+    all: usize,
+) -> ((usize, MatMut<'a, T>), (usize, MatMut<'a, T>)) {
+    let at = rows.rows() * left / all;
+    let (front, back) = rows.split_rows(at);
+    ((start, front), (start + at, back))
+}
+
+/// The recursion behind [`Team::spread`]: both halves of the lanes at once.
+fn spread_over<T: KernelElement, W: Send>(
+    lanes: &mut [Lane<T>],
+    work: W,
+    split: &(impl Fn(W, usize, usize) -> (W, W) + Sync),
+    run: &(impl Fn(&mut Lane<T>, W) -> Result<()> + Sync),
+) -> Result<()> {
+    if let [lane] = lanes {
+        return run(lane, work);
+    }
+    let (left, all) = (lanes.len() / 2, lanes.len());
+    let (left_lanes, right_lanes) = lanes.split_at_mut(left);
+    let (left_work, right_work) = split(work, left, all);
+    let (first, second) = rayon::join(
+        || spread_over(left_lanes, left_work, split, run),
+        || spread_over(right_lanes, right_work, split, run),
+    );
+    first.and(second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_everything_once_at_whole_tiles() {
+        for n in [0, 1, 5, 6, 7, 48, 100] {
+            for parts in 1..9 {
+                let mut next = 0;
+                for index in 0..parts {
+                    let p = part(n, 6, parts, index);
+                    assert_eq!(p.start, next, "n {n}, parts {parts}, index {index}");
+                    assert!(p.end == n || p.end.is_multiple_of(6));
+                    next = p.end;
+                }
+                assert_eq!(next, n);
+            }
+        }
+    }
+}
