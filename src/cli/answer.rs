@@ -15,8 +15,9 @@ use crate::task::RankingTask;
 use crate::{Error, Result};
 
 const EXAMPLE: &str = "\
-Example (the model from `metaglot train --task answer`):
-  metaglot answer --checkpoint runs/answers/model.safetensors --question 'On va dormir el gat?' \\
+Example (with the model that `metaglot demo` leaves):
+  metaglot answer --checkpoint metaglot-demo/answer/model.safetensors \\
+    --question 'On va dormir el gat?' \\
     --passage-text 'Va ploure tot el dia. El gat va dormir sota la taula. Després va menjar.'";
 
 /// Find the sentence of a passage that answers a question.

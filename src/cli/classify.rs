@@ -17,9 +17,10 @@ use crate::task::{Classifier, Example};
 use crate::text::Bag;
 
 const EXAMPLE: &str = "\
-Example (the model from `metaglot train --task classify`):
+Example (with the model that `metaglot demo` leaves):
   printf 'animal\\tgat negre\\nanimal\\tgos gran\\nfood\\tpa i vi\\nfood\\tsopa calenta\\n' > support.tsv
-  metaglot classify --checkpoint runs/names/model.safetensors --language cat --support support.tsv --text 'un gat petit'";
+  metaglot classify --checkpoint metaglot-demo/classify/model.safetensors --language cat \\
+    --support support.tsv --text 'un gat petit'";
 
 /// Classify texts from a few examples of each class.
 #[derive(Args, Debug)]

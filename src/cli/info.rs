@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::output_error;
+use crate::checkpoint::{self, Checkpoint};
 use crate::dataset::{Dataset, NO_LABEL, format, peek_format};
 use crate::{Error, Result};
 
@@ -18,7 +19,7 @@ const EXAMPLE: &str = "\
 Example:
   metaglot info hello.mgd --verify";
 
-/// Say what a dataset holds and where it came from.
+/// Say what a dataset or a checkpoint holds and where it came from.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLE)]
 pub struct Info {
@@ -37,9 +38,31 @@ impl Info {
     pub(super) fn run(&self, out: &mut dyn Write) -> Result<()> {
         match peek_format(&self.file)?.as_deref() {
             Some(format::FORMAT) => self.dataset(out),
+            Some(checkpoint::FORMAT) => self.checkpoint(out),
             Some(other) => Err(Error::format(&self.file, format!("a file of format `{other}`, not one of metaglot's"))),
             None => Err(Error::format(&self.file, "a safetensors file, but not one of metaglot's: it has no `format`")),
         }
+    }
+
+    /// A checkpoint's checksums are compared whenever it is opened.
+    fn checkpoint(&self, out: &mut dyn Write) -> Result<()> {
+        let c = Checkpoint::open(&self.file)?;
+        let summary = json!({
+            "format": checkpoint::FORMAT,
+            "task": c.task,
+            "shape": c.params.shape,
+            "weights": c.params.shape.len(),
+            "vectors": c.aux.iter().map(|(name, v)| (name.clone(), json!(v.len()))).collect::<serde_json::Map<_, _>>(),
+            "labels": c.label_names,
+            "run": c.run.as_ref().map(|r| r.progress),
+            "text_config": c.text_config,
+            "config": c.config,
+        });
+        if self.json {
+            return writeln!(out, "{summary}").map_err(output_error);
+        }
+        let lines = summary.as_object().into_iter().flatten();
+        lines.map(|(key, value)| writeln!(out, "{key:<11} {value}")).collect::<io::Result<()>>().map_err(output_error)
     }
 
     fn dataset(&self, out: &mut dyn Write) -> Result<()> {

@@ -55,7 +55,7 @@ pub enum Command {
     Answer(answer::Answer),
     /// Say in a sentence what a document is about.
     Summarize(summarize::Summarize),
-    /// Say what a dataset holds and where it came from.
+    /// Say what a dataset or a checkpoint holds and where it came from.
     Info(info::Info),
 }
 

@@ -31,8 +31,8 @@ Example:
   printf 'text\\tintent\\tlocale\\nguten Tag\\tgreet\\tde\\nbonsoir\\tgreet\\tfr\\n' > hello.tsv
   metaglot prepare hello.tsv --text text --label intent --language locale --out hello.mgd
 
-  printf 'question\\tpassage\\tanswer\\nWho sat?\\tIt rained. A cat sat down.\\tcat\\n' > pets.tsv
-  metaglot prepare pets.tsv --kind answer --text question --candidates passage --answer-text answer \\
+  printf 'q\\tpassage\\ta\\nWho sat?\\tIt rained. A cat sat.\\tcat\\n' > pets.tsv
+  metaglot prepare pets.tsv --kind answer --text q --candidates passage --answer-text a \\
     --language-is eng --out pets.mgd";
 
 /// Turn text files into a token dataset.
@@ -119,6 +119,9 @@ impl Prepare {
         if self.text.config()? != config {
             let detail = format!("{} reads text in its own way; the flags of text to tokens have no use", task.name());
             return Err(Error::config("--kind", detail));
+        }
+        if task == RankingTask::Summarize && !self.selection.pairs() {
+            return Err(Error::config("--kind", "summarize needs --text2: the column of the reference summary"));
         }
         prepare_ranking::refuse_pipes(&self.inputs)?;
         let mut writer = DatasetWriter::create(&self.out, prepare_ranking::spec(task, &config))?;

@@ -138,12 +138,16 @@ impl RunFolder {
         self.0.join("metrics.jsonl")
     }
 
-    /// Makes the folder for a new run. Fails if there is a run in it.
-    pub fn create(&self, config: &RunConfig) -> Result<()> {
-        if self.config().exists() {
-            let detail = format!("{} holds a run already; --resume continues it", self.0.display());
-            return Err(Error::config("--run", detail));
+    /// Fails if there is a run in the folder.
+    pub fn refuse_run(&self) -> Result<()> {
+        if !self.config().exists() {
+            return Ok(());
         }
+        Err(Error::config("--run", format!("{} holds a run already; --resume continues it", self.0.display())))
+    }
+
+    /// Makes the folder for a new run.
+    fn create(&self, config: &RunConfig) -> Result<()> {
         fs::create_dir_all(&self.0).map_err(|e| Error::io("create", &self.0, e))?;
         let text = toml::to_string(config).map_err(|e| Error::config("config.toml", e.to_string()))?;
         write_whole(&self.config(), text.as_bytes())
@@ -203,7 +207,10 @@ pub(super) fn train(
     let source = config.source(data)?;
     let mut trainer = Trainer::new(cpu, &source.shape, config.train.clone(), &*source.episodes, source.validates)?;
     let mut reports = Vec::new();
-    if resume {
+    if !resume {
+        // Only now: settings and data that do not fit leave no folder.
+        folder.create(config)?;
+    } else {
         let checkpoint = Checkpoint::open(folder.checkpoint())?;
         trainer.resume(&checkpoint)?;
         reports = folder.truncate_metrics(trainer.step())?;

@@ -18,9 +18,9 @@ const EXAMPLE: &str = "\
 A summary is made of the document's own words. It may be part of a sentence: what stands before or after a comma, or \
 what is left without the first words; --whole-sentences keeps sentences whole.
 
-Example (the model from `metaglot train --task summarize`):
-  printf 'Teclat és un programa lliure, ràpid i petit, per a escriure. ¶ Té moltes opcions.' > teclat.txt
-  metaglot summarize --checkpoint runs/summaries/model.safetensors --document teclat.txt";
+Example (with the model that `metaglot demo` leaves):
+  printf 'Teclat és un programa lliure i petit per a escriure. Té opcions.' > teclat.txt
+  metaglot summarize --checkpoint metaglot-demo/summarize/model.safetensors --document teclat.txt";
 
 /// Say in a sentence what a document is about.
 #[derive(Args, Debug)]

@@ -17,8 +17,9 @@ use crate::optim::{Rule, Schedule};
 use crate::train::{Ending, TrainConfig};
 
 const EXAMPLE: &str = "\
-Example (names.mgd made by `metaglot prepare` from texts in many languages):
-  metaglot train names.mgd --task classify --run runs/names --valid-languages ces,fin --valid-texts 0.2
+Example (on data that `metaglot demo` leaves):
+  metaglot train metaglot-demo/classify.mgd --task classify --run runs/names \\
+    --valid-languages nld,swe --valid-texts 0.2
   metaglot train --resume --run runs/names";
 
 /// Meta-train a model on a dataset.
@@ -170,7 +171,7 @@ impl Train {
         };
         let data = Dataset::open(&config.data)?;
         if !self.resume {
-            folder.create(&config)?;
+            folder.refuse_run()?;
         }
         stop_on_ctrl_c();
         let (ending, step) = run::train(&cpu, &config, &data, &folder, self.resume)?;

@@ -17,10 +17,11 @@ use crate::task::Translator;
 const EXAMPLE: &str = "\
 It retrieves: every answer is one of the candidates, word for word.
 
-Example (the model from `metaglot train --task translate`):
+Example (with the model that `metaglot demo` leaves):
   printf 'gat negre\\tblack cat\\ncasa gran\\tbig house\\n' > pairs.tsv
   printf 'white cat\\nbig dog\\nold house\\n' > memory.txt
-  metaglot translate --checkpoint runs/pairs/model.safetensors --support pairs.tsv --candidates memory.txt --text 'gat blanc'";
+  metaglot translate --checkpoint metaglot-demo/translate/model.safetensors \\
+    --support pairs.tsv --candidates memory.txt --text 'gat blanc'";
 
 /// Retrieve the best translations from a list of candidates.
 #[derive(Args, Debug)]

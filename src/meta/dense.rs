@@ -1,8 +1,10 @@
 //! The meta-gradient in the plain form: every inner step has its own copy of all weights.
 //!
-//!     theta_{k+1} = theta_k - a g(theta_k)         g = gradient of the support loss, k = 0..S-1
-//!     v = gradient of the query loss at theta_S
-//!     k = S-1..0:  v -= a H(theta_k) v             H = Hessian of the support loss
+//! ```text
+//! theta_{k+1} = theta_k - a g(theta_k)         g = gradient of the support loss, k = 0..S-1
+//! v = gradient of the query loss at theta_S
+//! k = S-1..0:  v -= a H(theta_k) v             H = Hessian of the support loss
+//! ```
 //!
 //! It is the reference for Gram space, and what remains where the Gram form does not hold. Episodes run one after the
 //! other on one thread.

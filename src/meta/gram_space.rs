@@ -4,20 +4,24 @@
 //! inner rate a; Z = first-layer pre-activations on the support set (N x H); delta = dLoss/dZ. The gradient of W1 on
 //! the support set is delta^T X, so an inner step changes Z by a product with a small matrix:
 //!
-//!     G  = X  X^T + 1      (N x N)      the "+ 1" carries the bias b1 along
-//!     G' = X' X^T + 1      (M x N)
-//!     Z_0 = X W1^T + b1,   Z'_0 = X' W1^T + b1
-//!     step k = 0..S-1:     (delta_k, dphi_k) = gradient of the head's mean loss at (Z_k, phi_k)
-//!                          Z_{k+1} = Z_k - a G delta_k        phi_{k+1} = phi_k - a dphi_k
-//!     query:               Z' = Z'_0 - a G' (delta_0 + ... + delta_{S-1});  (eps, v) = gradient at (Z', phi_S)
+//! ```text
+//! G  = X  X^T + 1      (N x N)      the "+ 1" carries the bias b1 along
+//! G' = X' X^T + 1      (M x N)
+//! Z_0 = X W1^T + b1,   Z'_0 = X' W1^T + b1
+//! step k = 0..S-1:     (delta_k, dphi_k) = gradient of the head's mean loss at (Z_k, phi_k)
+//!                      Z_{k+1} = Z_k - a G delta_k        phi_{k+1} = phi_k - a dphi_k
+//! query:               Z' = Z'_0 - a G' (delta_0 + ... + delta_{S-1});  (eps, v) = gradient at (Z', phi_S)
+//! ```
 //!
 //! Reverse sweep: the adjoint of delta_k is c - a G u, that of dphi_k is -a v, and the head's gradient map has a
 //! symmetric Jacobian, its Hessian; so each step needs one Hessian-vector product of the head alone:
 //!
-//!     c = -a G'^T eps,   u = 0 (N x H)
-//!     k = S-1..0:          (dZ, dphi) = HVP of the head's support loss at (Z_k, phi_k) along (c - a G u, -a v)
-//!                          u += dZ,  v += dphi
-//!     meta-gradient:       dW1 = eps^T X' + u^T X      db1 = column sums of eps and u      dphi = v
+//! ```text
+//! c = -a G'^T eps,   u = 0 (N x H)
+//! k = S-1..0:          (dZ, dphi) = HVP of the head's support loss at (Z_k, phi_k) along (c - a G u, -a v)
+//!                      u += dZ,  v += dphi
+//! meta-gradient:       dW1 = eps^T X' + u^T X      db1 = column sums of eps and u      dphi = v
+//! ```
 //!
 //! Passes over memory: the inputs are read once for Z_0 and Z'_0 of all episodes (one product), once for G and G', and
 //! once for dW1 (one product). Everything between is per episode and stays in one thread's cache.

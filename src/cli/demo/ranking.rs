@@ -20,7 +20,7 @@ const DRAWS: u64 = 5;
 /// The descriptions' language.
 const ENGLISH: &str = "eng";
 
-/// Documents to one sentence: the description's sentence closest to the summary.
+/// Documents to one sentence: the sentence of the description, or part of one, closest to the summary.
 pub(super) fn summarize(stage: &Stage) -> Result<Vec<Row>> {
     let apps = data::apps();
     let trained = |a: &&App| TRAINED.contains(&&*a.language) && !data::held_out(&a.id, stage.seed);

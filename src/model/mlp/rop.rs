@@ -1,10 +1,12 @@
 //! R-operator pass (Pearlmutter, "Fast exact multiplication by the Hessian", 1994): the Hessian of the loss times a
 //! direction, forward-over-reverse, beside the values that forward and backward saved.
 //!
-//!     forward:   R{a_1} = R{z} * [a_1 > 0];  R{z_l} = R{a_{l-1}} W_l^T + a_{l-1} R{W_l}^T + R{b_l}
-//!     loss:      R{d_L} from R{z_L}
-//!     backward:  R{dW_l} = R{d_l}^T a_{l-1} + d_l^T R{a_{l-1}};  R{db_l} = column sums of R{d_l}
-//!                R{d_{l-1}} = (R{d_l} W_l + d_l R{W_l}) * [a_{l-1} > 0]        ReLU's second derivative is 0
+//! ```text
+//! forward:   R{a_1} = R{z} * [a_1 > 0];  R{z_l} = R{a_{l-1}} W_l^T + a_{l-1} R{W_l}^T + R{b_l}
+//! loss:      R{d_L} from R{z_L}
+//! backward:  R{dW_l} = R{d_l}^T a_{l-1} + d_l^T R{a_{l-1}};  R{db_l} = column sums of R{d_l}
+//!            R{d_{l-1}} = (R{d_l} W_l + d_l R{W_l}) * [a_{l-1} > 0]        ReLU's second derivative is 0
+//! ```
 #![forbid(unsafe_code)]
 
 use super::{Saved, layer_start};

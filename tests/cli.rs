@@ -1,0 +1,131 @@
+//! The program as a user meets it: the demo, every example of the help, and what it says to bad input.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn metaglot(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_metaglot")).args(arguments).current_dir(folder).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Runs the lines after `Example` of a command's help; returns what they print.
+fn run_example(folder: &Path, command: &str) -> String {
+    let help = stdout(&metaglot(folder, &[command, "--help"]));
+    let (_, example) = help.split_once("Example").expect("the help ends with an example");
+    let (_, script) = example.split_once(":\n").expect("the example has a heading");
+    let program = Path::new(env!("CARGO_BIN_EXE_metaglot")).parent().unwrap().display();
+    let script = format!("set -e; PATH={program}:$PATH\n{script}");
+    let output = Command::new("bash").args(["-c", &script]).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "{script}\n{}", stderr(&output));
+    stdout(&output)
+}
+
+/// The means of the demo's table: (task, floor, result).
+fn means(table: &str) -> Vec<(String, f64, f64)> {
+    let number = |text: &str, after: &str| {
+        let rest = text.split_once(after).expect("the line of a mean has both numbers").1;
+        rest.split([',', ':']).next().unwrap().trim().parse::<f64>().unwrap()
+    };
+    let lines = table.lines().filter(|l| l.contains("mean of the new languages"));
+    let task = |l: &str| l.split_whitespace().next().unwrap().to_string();
+    lines.map(|l| (task(l), number(l, "floor "), number(l, "result "))).collect()
+}
+
+/// One test, because the examples need what the demo leaves.
+#[test]
+fn the_demo_learns_and_every_example_of_the_help_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let demo = metaglot(folder, &["demo"]);
+    assert!(demo.status.success(), "{}", stderr(&demo));
+    let means = means(&stdout(&demo));
+    let tasks: Vec<&str> = means.iter().map(|m| m.0.as_str()).collect();
+    assert_eq!(tasks, ["classify", "translate", "summarize", "answer"]);
+    for (task, floor, result) in &means[..2] {
+        assert!(result > floor, "{task}: {result} is not above {floor}");
+    }
+    let report = std::fs::read_to_string(folder.join("metaglot-demo/report.html")).unwrap();
+    assert_eq!(report.matches("<svg").count(), 4);
+    for command in ["train", "classify", "translate", "summarize", "answer"] {
+        let printed = run_example(folder, command);
+        assert!(!printed.trim().is_empty(), "{command} prints something");
+    }
+    assert_eq!(run_example(folder, "classify").trim(), "animal");
+    checkpoints_are_shown_and_told_apart(folder);
+    bad_input_gets_a_clear_line(folder);
+    let again = metaglot(folder, &["demo", "--threads", "1"]);
+    assert_eq!(stdout(&again), stdout(&demo), "the same table on any number of threads");
+}
+
+fn checkpoints_are_shown_and_told_apart(folder: &Path) {
+    let info = metaglot(folder, &["info", "metaglot-demo/translate/model.safetensors", "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&stdout(&info)).unwrap();
+    assert_eq!((shown["task"].as_str(), shown["shape"]["kind"].as_str()), (Some("translate"), Some("bag")));
+    let wrong = metaglot(
+        folder,
+        &[
+            "classify",
+            "--checkpoint",
+            "metaglot-demo/translate/model.safetensors",
+            "--support",
+            "support.tsv",
+            "--text",
+            "x",
+        ],
+    );
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(stderr(&wrong).contains("for the task `translate`, not `classify`"), "{}", stderr(&wrong));
+}
+
+fn bad_input_gets_a_clear_line(folder: &Path) {
+    let model = "metaglot-demo/classify/model.safetensors";
+    let whole = std::fs::read(folder.join(model)).unwrap();
+    let files: [(&str, &[u8]); 7] = [
+        ("empty.tsv", b""),
+        ("four.tsv", b"1\tsupport\ta\tanimals\tcat\n1\tquery\ta\tanimals\n"),
+        ("role.tsv", b"1\tteach\ta\tanimals\tcat\n"),
+        ("latin1.tsv", b"1\tsupport\ta\tanimals\tcat\n1\tquery\ta\tanimals\tna\xefve\n"),
+        ("half.tsv", b"1\tsupport\ta\tanimals\tcat\n"),
+        ("cut.safetensors", &whole[..whole.len() / 2]),
+        ("one.tsv", b"gat\n"),
+    ];
+    for (name, bytes) in files {
+        std::fs::write(folder.join(name), bytes).unwrap();
+    }
+    let episodes = |file| vec!["classify", "--checkpoint", model, "--episodes", file];
+    let train = |more: &[&'static str]| {
+        [&["train", "metaglot-demo/classify.mgd", "--task", "classify", "--run", "bad"], more].concat()
+    };
+    let cases: [(Vec<&str>, &str); 12] = [
+        (episodes("empty.tsv"), "empty.tsv: it is empty; wanted lines of an episode"),
+        (episodes("four.tsv"), "four.tsv:2: 4 columns; wanted episode, role, label, class, text"),
+        (episodes("role.tsv"), "role.tsv:1: role `teach`; wanted support or query"),
+        (episodes("latin1.tsv"), "latin1.tsv:2: it is not UTF-8"),
+        (episodes("half.tsv"), "half.tsv: episode `1` needs support and query lines"),
+        (episodes("none.tsv"), "none.tsv: cannot read"),
+        (vec!["info", "cut.safetensors"], "cut.safetensors: not a whole safetensors file"),
+        (vec!["classify", "--checkpoint", "cut.safetensors", "--episodes", "half.tsv"], "half.tsv: episode `1`"),
+        (train(&["--k-shot", "500"]), "no training language has 5 classes with 505"),
+        (train(&["--valid-languages", "tlh"]), "`tlh` is not in the dataset"),
+        (train(&["--pivot", "eng"]), "--pivot: the task classify has no such setting"),
+        (
+            vec!["translate", "--checkpoint", model, "--candidates", "empty.tsv", "--text", "x"],
+            "empty.tsv: it is empty; wanted a text a line",
+        ),
+    ];
+    for (arguments, wanted) in cases {
+        let output = metaglot(folder, &arguments);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(wanted), "{arguments:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{arguments:?}: {said}");
+        assert!(!folder.join("bad").exists(), "{arguments:?} leaves nothing");
+    }
+}
