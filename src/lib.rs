@@ -1,8 +1,8 @@
 //! metaglot: few-shot learning of text tasks in new languages.
 //!
-//! Its heart is an exact second-order meta-gradient (MAML) that never copies the first layer: the inner loop runs in Gram
-//! space, so its cost does not depend on the number of features or the size of the vocabulary. Around it stands what few-shot
-//! text tasks need, from raw text to answers. The modules, in the order the data takes:
+//! Its heart is an exact second-order meta-gradient (MAML) that never copies the first layer: the inner loop runs
+//! in Gram space, so its cost does not depend on the number of features or the size of the vocabulary. Around it
+//! stands what few-shot text tasks need, from raw text to answers. The modules, in the order the data takes:
 //!
 //! | module | from | to |
 //! |---|---|---|
@@ -23,8 +23,8 @@
 #![doc = include_str!("../examples/meta_gradient.rs")]
 //! ```
 //!
-//! Everything here returns an [`Error`] where input, files or settings cannot be used; the library never prints, aborts or
-//! reads the environment.
+//! Everything here returns an [`Error`] where input, files or settings cannot be used; the library never prints,
+//! aborts or reads the environment.
 
 mod atomic_file;
 mod dtype;
