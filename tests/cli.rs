@@ -18,7 +18,7 @@ fn stderr(output: &Output) -> String {
 /// Runs the lines after `Example` of a command's help; returns what they print.
 fn run_example(folder: &Path, command: &str) -> String {
     let help = stdout(&metaglot(folder, &[command, "--help"]));
-    let (_, example) = help.split_once("Example").expect("the help ends with an example");
+    let (_, example) = help.split_once("\nExample").expect("the help ends with an example");
     let (_, script) = example.split_once(":\n").expect("the example has a heading");
     let program = Path::new(env!("CARGO_BIN_EXE_metaglot")).parent().unwrap().display();
     let script = format!("set -e; PATH={program}:$PATH\n{script}");
