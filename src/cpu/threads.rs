@@ -4,8 +4,8 @@
 use super::Cpu;
 
 impl Cpu {
-    /// Runs `f` where [`Cpu::for_each_part`] finds its threads. Wrap a loop of many steps in it: entering the threads
-    /// from outside costs a hand-over (and now and then an allocation) each time, from inside nothing.
+    /// Runs `f` where the parts of a computation find their threads. Wrap a loop of many steps in it: entering the
+    /// threads from outside costs a hand-over (and now and then an allocation) each time, from inside nothing.
     pub fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         match &self.pool {
             Some(pool) => pool.install(f),
