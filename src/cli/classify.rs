@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use rayon::prelude::*;
 use serde_json::json;
 
 use super::lines::Lines;
@@ -30,7 +31,8 @@ pub struct Classify {
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
     /// Many episodes: lines of episode, role (support or query), label, class, text, separated by tabs, no header.
-    /// Prints one label a query line, in order. Texts of one file are taken to be in one language
+    /// Prints one label a query line, in order; what stands as label and class of a query line is ignored. Texts of one
+    /// file are taken to be in one language
     #[arg(long, value_name = "FILE", required_unless_present = "support", conflicts_with_all = ["support", "text"])]
     episodes: Option<PathBuf>,
     /// One episode's examples: lines of class and text, separated by a tab
@@ -85,14 +87,13 @@ impl Classify {
         };
         let threads = if self.threads == 0 { train::num_threads() } else { self.threads };
         let cpu = Cpu::new().threads(threads)?;
-        let mut classifier = Classifier::new(&cpu, &Checkpoint::open(&self.checkpoint)?)?;
+        // Episodes are spread over the threads, so each is computed on one.
+        let mut classifier = Classifier::new(&Cpu::new(), &Checkpoint::open(&self.checkpoint)?)?;
         classifier.set_inner_loop(self.inner_steps, self.inner_lr);
         let texts: Vec<_> = input.texts.iter().map(|t| (t.as_str(), self.language.as_str())).collect();
         let bags = cpu.install(|| classifier.bags(&texts));
-        let mut answers = Vec::with_capacity(input.episodes.len());
-        for (_, episode) in &input.episodes {
-            answers.push(cpu.install(|| self.answer(&classifier, episode, &bags))?);
-        }
+        let answer = |(_, episode): &(String, Episode)| self.answer(&classifier, episode, &bags);
+        let answers = cpu.install(|| input.episodes.par_iter().map(answer).collect::<Result<Vec<_>>>())?;
         for &(episode, query) in &input.order {
             let (labels, scores) = &answers[episode];
             self.print(&input.episodes[episode].0, labels, &scores[query], out).map_err(output_error)?;

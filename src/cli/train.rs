@@ -250,7 +250,7 @@ pub(super) fn classify_defaults(data: &Path) -> RunConfig {
         dimensions: 0,
         split: SplitConfig::default(),
         episodes: Episodes::Classify(spec),
-        train: outer(300, 1e-2, 1, 0.5, 0.0),
+        train: outer(300, 1e-2, 1, 0.2, 0.0),
     }
 }
 

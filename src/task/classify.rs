@@ -98,7 +98,8 @@ impl Classifier {
         pool: &[&Bag],
     ) -> Result<Vec<Vec<f32>>> {
         let texts: Vec<&Bag> = queries.iter().chain(pool).copied().collect();
-        let mut scores = self.scorer(classes, support, &texts)?.scores();
+        let known: Vec<&Bag> = support.iter().map(|e| e.bag).chain(texts.iter().copied()).collect();
+        let mut scores = self.scorer(classes, support, &texts, &known)?.scores();
         scores.truncate(queries.len());
         Ok(scores)
     }
@@ -106,18 +107,20 @@ impl Classifier {
     /// The scores of each query by itself, as if [`Classifier::scores`] were called with one query and no pool each time:
     /// the same bits, but the model adapts once.
     pub fn scores_alone(&self, classes: &[String], support: &[Example], queries: &[&Bag]) -> Result<Vec<Vec<f32>>> {
-        Ok(self.scorer(classes, support, queries)?.known())
+        let known: Vec<&Bag> = support.iter().map(|e| e.bag).collect();
+        Ok(self.scorer(classes, support, queries, &known)?.known())
     }
 
-    /// What similarity and, where the model knows all classes, transfer say of the texts.
-    fn scorer<'a>(&self, classes: &[String], support: &'a [Example<'a>], texts: &'a [&'a Bag]) -> Result<Scorer<'a>> {
+    /// What similarity and, where the model knows all classes, transfer say of the texts. What is frequent in the
+    /// language is learned from `known`.
+    fn scorer(&self, classes: &[String], support: &[Example], texts: &[&Bag], known: &[&Bag]) -> Result<Scorer> {
         let n = classes.len();
         if (0..n).any(|c| !support.iter().any(|e| e.class == c)) || support.iter().any(|e| e.class >= n) {
             return Err(Error::config("support", format!("each of the {n} classes needs at least one example")));
         }
         let outputs: Option<Vec<usize>> =
             classes.iter().map(|name| self.label_names.iter().position(|l| l == name)).collect();
-        let mut scorer = Scorer::new(n, support, texts);
+        let mut scorer = self.similarities(n, support, texts, known);
         if let Some(outputs) = outputs {
             let logits = self.logits(&outputs, support, texts)?;
             scorer.transfer(&logits, &outputs, support.len());
@@ -127,7 +130,15 @@ impl Classifier {
 
     /// The cosine of each query and each class's support centroid: what a classifier without any training says.
     pub fn centroid_similarity(&self, classes: usize, support: &[Example], queries: &[&Bag]) -> Vec<Vec<f32>> {
-        Scorer::new(classes, support, queries).similarity
+        let known: Vec<&Bag> = support.iter().map(|e| e.bag).chain(queries.iter().copied()).collect();
+        self.similarities(classes, support, queries, &known).similarity
+    }
+
+    fn similarities(&self, n: usize, support: &[Example], texts: &[&Bag], known: &[&Bag]) -> Scorer {
+        let local = self.idf.as_ref().map(|idf| LocalIdf::new(idf, known));
+        let own = |bag: &Bag| local.as_ref().map_or_else(|| bag.clone(), |local| local.reweigh(bag));
+        let support = support.iter().map(|e| (e.class, own(e.bag))).collect();
+        Scorer::new(n, support, texts.iter().map(|bag| own(bag)).collect())
     }
 
     /// The adapted model's logits of the support texts, then of `texts`, all outputs.
@@ -157,11 +168,44 @@ impl Classifier {
     }
 }
 
+/// Inverse document frequencies of one language, learned from few texts.
+///
+/// What is rare in the languages of the training can be a new one's most frequent ending, so bags weighed by the training's
+/// frequencies compare by grammar. The language's own frequencies are counted, the training's standing in for
+/// [`LocalIdf::PRIOR`] texts: idf(t) = ln((1 + n) / (1 + df(t))) + 1 with n and df of both together.
+struct LocalIdf<'a> {
+    trained: &'a [f32],
+    frequencies: Vec<f32>,
+    texts: f32,
+}
+
+impl<'a> LocalIdf<'a> {
+    /// How many texts the training's frequencies count for.
+    const PRIOR: f32 = 20.0;
+
+    fn new(trained: &'a Idf, texts: &[&Bag]) -> Self {
+        let trained = trained.as_slice();
+        let mut frequencies: Vec<f32> = trained.iter().map(|w| Self::PRIOR * (1.0 - w).exp()).collect();
+        texts.iter().flat_map(|b| &b.tokens).for_each(|&t| frequencies[t as usize] += 1.0);
+        Self { trained, frequencies, texts: Self::PRIOR + texts.len() as f32 }
+    }
+
+    /// The bag with these weights in place of the training's, of unit norm again.
+    fn reweigh(&self, bag: &Bag) -> Bag {
+        let idf = |t: usize| ((1.0 + self.texts) / (1.0 + self.frequencies[t])).ln() + 1.0;
+        let weight = |(&t, w): (&u32, &f32)| w * idf(t as usize) / self.trained[t as usize];
+        let mut weights: Vec<f32> = bag.tokens.iter().zip(&bag.weights).map(weight).collect();
+        let norm = weights.iter().map(|w| w * w).sum::<f32>().sqrt();
+        weights.iter_mut().for_each(|w| *w /= norm.max(f32::MIN_POSITIVE));
+        Bag { tokens: bag.tokens.clone(), weights }
+    }
+}
+
 /// One episode's views, a row a text (queries first), a column a class.
-struct Scorer<'a> {
+struct Scorer {
     n: usize,
-    support: &'a [Example<'a>],
-    texts: &'a [&'a Bag],
+    support: Vec<(usize, Bag)>,
+    texts: Vec<Bag>,
     /// NC.
     similarity: Vec<Vec<f32>>,
     /// tr; empty where the model does not know the classes.
@@ -170,13 +214,14 @@ struct Scorer<'a> {
     mass: Vec<f32>,
 }
 
-impl<'a> Scorer<'a> {
-    fn new(n: usize, support: &'a [Example<'a>], texts: &'a [&'a Bag]) -> Self {
-        let vocabulary = vocabulary(support.iter().map(|e| e.bag).chain(texts.iter().copied()));
+impl Scorer {
+    fn new(n: usize, support: Vec<(usize, Bag)>, texts: Vec<Bag>) -> Self {
+        let vocabulary = vocabulary(support.iter().map(|e| &e.1).chain(&texts));
         let mut centroids = vec![vec![0.0; vocabulary]; n];
-        support.iter().for_each(|e| add(&mut centroids[e.class], 1.0, e.bag));
-        let similarity = cosines(texts, &centroids);
-        Self { n, support, texts, similarity, transfer: Vec::new(), mass: vec![1.0; texts.len()] }
+        support.iter().for_each(|(class, bag)| add(&mut centroids[*class], 1.0, bag));
+        let similarity = cosines(&texts, &centroids);
+        let mass = vec![1.0; texts.len()];
+        Self { n, support, texts, similarity, transfer: Vec::new(), mass }
     }
 
     /// Adds the model's view from its logits: of the support texts first, then of the texts.
@@ -216,17 +261,17 @@ impl<'a> Scorer<'a> {
 
     /// e(SC) with votes P(scores) * mass of each text.
     fn soft_centroids(&self, scores: &[Vec<f32>]) -> Vec<Vec<f32>> {
-        let mut votes: Vec<Vec<f32>> = self.support.iter().map(|e| one_hot(e.class, self.n)).collect();
+        let mut votes: Vec<Vec<f32>> = self.support.iter().map(|e| one_hot(e.0, self.n)).collect();
         votes.extend(scores.iter().zip(&self.mass).map(|(s, m)| softmax(s).iter().map(|p| p * m).collect()));
         votes.iter_mut().for_each(|v| *v = centred(v));
         let mean: Vec<f32> =
             (0..self.n).map(|c| votes.iter().map(|v| v[c]).sum::<f32>() / votes.len() as f32).collect();
-        let bags = || self.support.iter().map(|e| e.bag).chain(self.texts.iter().copied());
+        let bags = || self.support.iter().map(|e| &e.1).chain(&self.texts);
         let mut centroids = vec![vec![0.0; vocabulary(bags())]; self.n];
         for (bag, vote) in bags().zip(&votes) {
             (0..self.n).for_each(|c| add(&mut centroids[c], vote[c] - mean[c], bag));
         }
-        cosines(self.texts, &centroids).iter().map(|s| centred(s)).collect()
+        cosines(&self.texts, &centroids).iter().map(|s| centred(s)).collect()
     }
 }
 
@@ -240,7 +285,7 @@ fn add(centroid: &mut [f32], weight: f32, bag: &Bag) {
 }
 
 /// The product of each unit-norm bag with each centroid over the centroid's norm.
-fn cosines(bags: &[&Bag], centroids: &[Vec<f32>]) -> Vec<Vec<f32>> {
+fn cosines(bags: &[Bag], centroids: &[Vec<f32>]) -> Vec<Vec<f32>> {
     let norm = |c: &Vec<f32>| c.iter().map(|x| x * x).sum::<f32>().sqrt();
     let inverse: Vec<f32> = centroids.iter().map(|c| if norm(c) > 0.0 { 1.0 / norm(c) } else { 0.0 }).collect();
     let dot = |bag: &Bag, c: &[f32]| bag.tokens.iter().zip(&bag.weights).map(|(&t, w)| c[t as usize] * w).sum::<f32>();
