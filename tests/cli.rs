@@ -1,7 +1,7 @@
 //! The program as a user meets it: the demo, every example of the help, and what it says to bad input.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn metaglot(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_metaglot")).args(arguments).current_dir(folder).output().unwrap()
@@ -59,6 +59,7 @@ fn the_demo_learns_and_every_example_of_the_help_works() {
     }
     assert_eq!(run_example(folder, "classify").trim(), "animal");
     checkpoints_are_shown_and_told_apart(folder);
+    ctrl_c_saves_and_resume_goes_on_with_the_same_bits(folder);
     bad_input_gets_a_clear_line(folder);
     let again = metaglot(folder, &["demo", "--threads", "1"]);
     assert_eq!(stdout(&again), stdout(&demo), "the same table on any number of threads");
@@ -82,6 +83,34 @@ fn checkpoints_are_shown_and_told_apart(folder: &Path) {
     );
     assert_eq!(wrong.status.code(), Some(2));
     assert!(stderr(&wrong).contains("for the task `translate`, not `classify`"), "{}", stderr(&wrong));
+}
+
+fn ctrl_c_saves_and_resume_goes_on_with_the_same_bits(folder: &Path) {
+    let data = "metaglot-demo/classify.mgd";
+    let train =
+        |run: &'static str| ["train", data, "--task", "classify", "--steps", "60", "--valid-every", "7", "--run", run];
+    assert!(metaglot(folder, &train("whole")).status.success());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_metaglot"))
+        .args(train("stopped"))
+        .current_dir(folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // The handler is set before the first report is written.
+    while !folder.join("stopped/metrics.jsonl").exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(folder.join("stopped/checkpoint.safetensors").exists());
+    assert!(!folder.join("stopped/model.safetensors").exists(), "a run that was stopped has no model yet");
+    let resumed = metaglot(folder, &["train", "--resume", "--run", "stopped"]);
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    for file in ["metrics.jsonl", "model.safetensors", "checkpoint.safetensors", "curves.svg"] {
+        let read = |run: &str| std::fs::read(folder.join(run).join(file)).unwrap();
+        assert!(read("whole") == read("stopped"), "{file} differs");
+    }
 }
 
 fn bad_input_gets_a_clear_line(folder: &Path) {

@@ -15,6 +15,7 @@ use metaglot::episode::{
 use metaglot::meta::{BatchTargets, EpisodeSet, Inputs, Limits};
 use metaglot::model::{InputKind, MlpShape};
 use metaglot::{Error, Purpose, Rng};
+use proptest::prelude::*;
 
 const LANGUAGES: [&str; 5] = ["aa", "bb", "cc", "dd", "ee"];
 
@@ -267,6 +268,58 @@ fn labelled_episodes_are_what_was_asked_for() {
     }
     // The generator must reach every branch above.
     assert!(built > 50 && refused > 10 && validated > 10, "{built} built, {refused} refused, {validated} validated");
+}
+
+prop_compose! {
+    fn any_spec()(
+        n_way in 2usize..5,
+        k_shot in 1usize..4,
+        queries in 1usize..4,
+        meta_batch in 1usize..4,
+        cross_lingual in prop::sample::select(vec![0.0, 0.5, 1.0]),
+    ) -> LabelledSpec {
+        LabelledSpec { n_way, k_shot, queries, meta_batch, cross_lingual, dropout: 0.0 }
+    }
+}
+
+prop_compose! {
+    fn any_config(languages: usize)(
+        exclude in prop::sample::subsequence(LANGUAGES[..languages].to_vec(), 0..=1),
+        valid in prop::sample::subsequence(LANGUAGES[..languages].to_vec(), 0..=2),
+        valid_texts in prop::sample::select(vec![0.0, 0.1, 0.5]),
+    ) -> SplitConfig {
+        let names = |chosen: Vec<&str>| chosen.into_iter().map(str::to_string).collect();
+        SplitConfig { exclude_languages: names(exclude), valid_languages: names(valid), valid_texts }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The same rules as above, on settings that proptest makes smaller until it has the smallest that break one.
+    #[test]
+    fn no_episode_breaks_the_rules(
+        (languages, config) in (2usize..6).prop_flat_map(|n| (Just(n), any_config(n))),
+        spec in any_spec(),
+        classes in 2usize..5,
+        texts_of_a_class in 1usize..16,
+        seed in 0u64..1 << 32,
+    ) {
+        let rows = random_texts(&mut Rng::new(seed, 0, 0, Purpose::Data), languages, classes, (classes * texts_of_a_class) as u32);
+        let data = texts(Kind::Labelled, rows.len() as u32, &rows);
+        let split = Split::new(&data, &config, seed).unwrap();
+        let what = format!("seed {seed}, {spec:?}, {config:?}");
+        match LabelledSource::new(&data, &split, spec.clone()) {
+            Err(error) => prop_assert_eq!(error.code(), 3),
+            Ok(source) => for part in [Part::Train, Part::Valid] {
+                let steps = if source.languages(part) > 0 { 5 } else { 0 };
+                for step in 0..steps {
+                    let batch = drawn(&source, part, seed, step);
+                    check_labelled(&batch, &rules(&data, &config, &split), &spec, part, &what);
+                }
+            },
+        }
+    }
 }
 
 fn rules<'a>(data: &'a Dataset, config: &'a SplitConfig, split: &Split) -> Rules<'a> {
