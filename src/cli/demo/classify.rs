@@ -22,7 +22,7 @@ pub(super) fn run(stage: &Stage) -> Result<Vec<Row>> {
     let header = std::iter::once("code\tgroup\tlanguage\ttext".to_string());
     let file = data::write_lines(&stage.path("classify.tsv"), header.chain(emoji.iter().filter(trained).map(line)))?;
     let columns = ["--text", "text", "--label", "group", "--language", "language", "--id", "code", "--hash-bits", "16"];
-    let model = stage.learn("classify", &file, &columns, &["--n-way", "8", "--valid-every", "30"])?;
+    let model = stage.learn("classify", &file, &columns, &["--n-way", "8", "--steps", "60", "--valid-every", "6"])?;
     let classifier = Classifier::new(&stage.cpu, &model)?;
     NEW.iter().map(|language| measure(stage, &classifier, &emoji, language)).collect()
 }
