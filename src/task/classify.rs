@@ -1,7 +1,8 @@
 //! Few-shot classification in a language that was never trained on.
 //!
-//! A text's score for a class joins three views of it; x is a text's unit-norm bag, e() subtracts the mean over the
-//! classes of the episode, P = softmax over them:
+//! A text's score for a class joins three views of it; x is a text's unit-norm bag, weighed by the new language's own
+//! frequencies (the model gets it weighed as in training), e() subtracts the mean over the classes of the episode, P =
+//! softmax over them:
 //!
 //! - similarity:  NC_c = cosine of x and the sum of the class's support bags;
 //! - transfer:    tr_c = log softmax over the episode's classes of L_c - mean over the support of L_c / 2, not below -6;
