@@ -13,9 +13,9 @@ use metaglot::{Bags, MatRef, Purpose, Rng};
 const EPISODES: usize = 32;
 const SUPPORT: usize = 25;
 const QUERY: usize = 75;
-const SECOND: InnerLoop = InnerLoop { steps: 5, lr: 0.05, order: Order::Second };
+const SECOND: InnerLoop = InnerLoop::sgd(5, 0.05, Order::Second);
 /// No inner step: the gradient of joint training.
-const PLAIN: InnerLoop = InnerLoop { steps: 0, lr: 0.05, order: Order::First };
+const PLAIN: InnerLoop = InnerLoop::sgd(0, 0.05, Order::First);
 
 /// One side of the batch: dense rows or bags of `TOKENS` tokens, five classes.
 struct Side {
@@ -80,7 +80,7 @@ fn run_gram(
     batch: &MetaBatch<f32>,
     inner: &InnerLoop,
 ) -> MetaGradient<f32> {
-    let limits = Limits::of(batch, inner.steps);
+    let limits = Limits::of(batch, inner);
     let mut gradient = MetaGradient::new(&params.shape, &limits);
     let mut gram = GramSpace::new(&Cpu::new(), &params.shape, limits).unwrap();
     gram.run(params, batch, inner, &mut gradient).unwrap();
@@ -97,7 +97,7 @@ fn dense(c: &mut Criterion) {
     let mut group = c.benchmark_group("step/256-128-5/32x25+75/5");
     let found = run_gram(&mut group, "gram", &params, &batch, &SECOND);
     run_gram(&mut group, "plain_gradient", &params, &batch, &PLAIN);
-    let limits = Limits::of(&batch, SECOND.steps);
+    let limits = Limits::of(&batch, &SECOND);
     let mut wanted = MetaGradient::new(&shape, &limits);
     let mut plain = Dense::new(&Cpu::new(), &shape, limits).unwrap();
     plain.run(&params, &batch, &SECOND, &mut wanted).unwrap();
@@ -118,7 +118,7 @@ fn bags(c: &mut Criterion) {
     let mut group = c.benchmark_group("step/65536-64-5/32x25+75/5/60_tokens");
     let found = run_gram(&mut group, "gram", &params, &batch, &SECOND);
     run_gram(&mut group, "plain_gradient", &params, &batch, &PLAIN);
-    let limits = Limits::of(&batch, SECOND.steps);
+    let limits = Limits::of(&batch, &SECOND);
     let mut wanted = MetaGradient::new(&shape, &limits);
     Dense::new(&Cpu::new(), &shape, limits).unwrap().run(&params, &batch, &SECOND, &mut wanted).unwrap();
     assert_eq!(found.rows, wanted.rows);

@@ -17,8 +17,8 @@ fn main() -> Result<()> {
     let support = set(&[3, 999_999, 5, 70_000], &[0, 2, 4], &[0, 2], &[0, 1])?;
     let batch = MetaBatch { support, query: set(&[3, 70_000], &[0, 2], &[0, 1], &[0])? };
 
-    let inner = InnerLoop { steps: 5, lr: 0.5, order: Order::Second };
-    let limits = Limits::of(&batch, inner.steps);
+    let inner = InnerLoop::sgd(5, 0.5, Order::Second);
+    let limits = Limits::of(&batch, &inner);
     let mut gradient = MetaGradient::new(&shape, &limits);
     GramSpace::new(&Cpu::new(), &shape, limits)?.run(&params, &batch, &inner, &mut gradient)?;
     println!("query loss {:.3}; rows of the table with a gradient: {:?}", gradient.meta_loss(), gradient.rows);

@@ -10,7 +10,7 @@ use crate::checkpoint::{Checkpoint, Progress, RunState};
 use crate::cpu::Cpu;
 use crate::episode::{EpisodeBatch, EpisodeSource, Part, TargetKind};
 use crate::error::{Error, Result};
-use crate::meta::{GramSpace, InnerLoop, Limits, MetaGradient, Order};
+use crate::meta::{GramSpace, InnerLoop, InnerMemory, Limits, MetaGradient, Order};
 use crate::model::{MlpShape, Params};
 use crate::optim::{Optimizer, Rule, Schedule};
 
@@ -41,8 +41,8 @@ pub struct TrainConfig {
 }
 
 impl TrainConfig {
-    fn inner(&self, order: Order) -> InnerLoop {
-        InnerLoop { steps: self.inner_steps, lr: self.inner_lr, order }
+    fn inner(&self, order: Order) -> InnerLoop<'static> {
+        InnerLoop::sgd(self.inner_steps, self.inner_lr, order)
     }
 
     fn validate(&self, has_validation: bool) -> Result<()> {
@@ -141,7 +141,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<Self> {
         config.validate(has_validation)?;
         source.check_shape(shape)?;
-        let limits = Limits { inner_steps: config.inner_steps, ..source.limits() };
+        let limits = Limits { inner: InnerMemory::of(&config.inner(config.order())), ..source.limits() };
         let params = Params::random(shape, config.embedding_std, config.seed)?;
         Ok(Self {
             source,

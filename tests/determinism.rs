@@ -10,7 +10,7 @@ use support::{LossKind, Problem, shape};
 
 /// Everything a meta-step gives, as bits: gradient rows and values, losses, query outputs.
 fn bits(params: &Params<f32>, batch: &MetaBatch<f32>, inner: &InnerLoop, threads: usize) -> Vec<u32> {
-    let limits = Limits::of(batch, inner.steps);
+    let limits = Limits::of(batch, inner);
     let cpu = Cpu::new().threads(threads).unwrap();
     let mut g = MetaGradient::new(&params.shape, &limits);
     let mut gram = GramSpace::new(&cpu, &params.shape, limits).unwrap();
@@ -41,7 +41,7 @@ fn meta_gradients_have_the_same_bits_on_any_number_of_threads() {
                 for order in [Order::First, Order::Second] {
                     let outputs = if loss == LossKind::Lists { 1 } else { 5 };
                     let p = Problem::random(seed, shape(kind, &[50, 70, 19, outputs]), loss, episodes, 13, 10);
-                    let inner = InnerLoop { steps: 3, lr: 0.05, order };
+                    let inner = InnerLoop::sgd(3, 0.05, order);
                     let what = format!("seed {seed} {loss:?} {kind:?} {order:?} {episodes} episodes");
                     p.with_batch(|batch| assert_same_on_all_threads(&p.params(), batch, &inner, &what));
                 }
@@ -54,7 +54,7 @@ fn meta_gradients_have_the_same_bits_on_any_number_of_threads() {
 #[test]
 fn a_large_meta_step_has_the_same_bits_on_any_number_of_threads() {
     let p = Problem::random(600, shape(InputKind::Dense, &[600, 130, 5]), LossKind::Classes, 12, 25, 40);
-    let inner = InnerLoop { steps: 2, lr: 0.01, order: Order::Second };
+    let inner = InnerLoop::sgd(2, 0.01, Order::Second);
     p.with_batch(|batch| assert_same_on_all_threads(&p.params(), batch, &inner, "seed 600"));
 }
 
@@ -81,6 +81,6 @@ fn episodes_of_very_different_sizes_have_the_same_bits_on_any_number_of_threads(
         targets: BatchTargets::Classes(&labels),
     };
     let batch = MetaBatch { support: set(&xs, &support), query: set(&xq, &query) };
-    let inner = InnerLoop { steps: 4, lr: 0.05, order: Order::Second };
+    let inner = InnerLoop::sgd(4, 0.05, Order::Second);
     assert_same_on_all_threads(&params, &batch, &inner, "seed 700, ragged");
 }

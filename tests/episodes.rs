@@ -12,7 +12,7 @@ use metaglot::episode::{
     EpisodeBatch, EpisodeSource, LabelledSource, LabelledSpec, ListSource, ListSpec, PairSource, PairSpec, Part, Split,
     SplitConfig, TargetKind,
 };
-use metaglot::meta::{BatchTargets, EpisodeSet, Inputs, Limits};
+use metaglot::meta::{BatchTargets, EpisodeSet, InnerLoop, Inputs, Limits, Order};
 use metaglot::model::{InputKind, MlpShape};
 use metaglot::{Error, Purpose, Rng};
 use proptest::prelude::*;
@@ -119,7 +119,7 @@ fn draws_are_named_by_seed_and_step(source: &dyn EpisodeSource, part: Part, shap
     let different = (0..64).filter(|&i| text(3, i) != text(3, i + 1) && text(i, 4) != text(i + 1, 4)).count();
     assert!(different > 0, "{what}: neither seed nor step matters");
     source.check_shape(shape).unwrap();
-    let limits = Limits::of(&used.view(shape).unwrap(), 0);
+    let limits = Limits::of(&used.view(shape).unwrap(), &InnerLoop::sgd(0, 0.0, Order::Evaluate));
     assert!(source.limits().covers(&limits), "{what}: {limits:?}");
 }
 

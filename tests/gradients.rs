@@ -15,7 +15,7 @@ const KINDS: [InputKind; 2] = [InputKind::Dense, InputKind::Bag];
 /// A meta-gradient as one vector, and the loss of each episode.
 fn run(p: &Problem, params: &Params<f64>, inner: InnerLoop, gram: bool, cpu: &Cpu) -> (Vec<f64>, Vec<f64>) {
     p.with_batch::<f64, _>(|batch| {
-        let limits = Limits::of(batch, inner.steps);
+        let limits = Limits::of(batch, &inner);
         let mut gradient = MetaGradient::new(&p.shape, &limits);
         if gram {
             GramSpace::new(cpu, &p.shape, limits).unwrap().run(params, batch, &inner, &mut gradient).unwrap();
@@ -45,7 +45,7 @@ fn adapted_losses_equal_an_oracle_that_shares_no_code() {
             for steps in [0, 1, 3] {
                 let p = Problem::random(seed, shape(kind, &dims_for(loss, &[4, 5, 3, 3])), loss, 2, 5, 4);
                 let params = p.params();
-                let inner = InnerLoop { steps, lr: 0.2, order: Order::Evaluate };
+                let inner = InnerLoop::sgd(steps, 0.2, Order::Evaluate);
                 let wanted = oracle::adapted_losses(&p, &oracle::flatten(&params), steps, 0.2);
                 for gram in [true, false] {
                     let (_, found) = run(&p, &params, inner, gram, &Cpu::new());
@@ -73,7 +73,7 @@ fn second_order_meta_gradient_equals_central_differences() {
             for dims in [&[6, 3][..], &[6, 7, 3], &[5, 9, 4, 3]] {
                 let p = Problem::random(seed, shape(kind, &dims_for(loss, dims)), loss, 3, 7, 6);
                 let params = p.params();
-                let inner = InnerLoop { steps: 4, lr: 0.15, order: Order::Second };
+                let inner = InnerLoop::sgd(4, 0.15, Order::Second);
                 let (gradient, _) = run(&p, &params, inner, true, &Cpu::new());
                 let mut rng = Rng::new(seed, 2, 0, Purpose::Data);
                 for _ in 0..4 {
@@ -102,7 +102,7 @@ fn first_and_second_order_differ() {
     for loss in LOSSES {
         let p = Problem::random(300, shape(InputKind::Dense, &dims_for(loss, &[6, 7, 3])), loss, 2, 6, 6);
         let params = p.params();
-        let inner = |order| InnerLoop { steps: 3, lr: 0.2, order };
+        let inner = |order| InnerLoop::sgd(3, 0.2, order);
         let (first, _) = run(&p, &params, inner(Order::First), true, &Cpu::new());
         let (second, _) = run(&p, &params, inner(Order::Second), true, &Cpu::new());
         assert!(relative_error(&first, &second) > 1e-2, "{loss:?}");
@@ -120,7 +120,7 @@ fn first_order_is_the_query_gradient_at_the_adapted_weights() {
             phi.iter_mut().zip(&g).for_each(|(w, g)| *w -= 0.2 * g);
         }
         let wanted = oracle::gradient(|x| oracle::loss(&p, &p.query, 0, x), &phi, 1e-4);
-        let (found, _) = run(&p, &params, InnerLoop { steps: 2, lr: 0.2, order: Order::First }, true, &Cpu::new());
+        let (found, _) = run(&p, &params, InnerLoop::sgd(2, 0.2, Order::First), true, &Cpu::new());
         let error = relative_error(&found, &wanted);
         assert!(error < 1e-7, "seed {seed} {loss:?}: {error:e}");
     }
@@ -140,7 +140,9 @@ fn the_hessian_product_is_symmetric_and_the_difference_of_gradients() {
             };
             let (u, v) = (direction(), direction());
             let (hu, hv) = p.with_batch::<f64, _>(|batch| {
-                let mut dense = Dense::new(&Cpu::new(), &p.shape, Limits::of(batch, 0)).unwrap();
+                let mut dense =
+                    Dense::new(&Cpu::new(), &p.shape, Limits::of(batch, &InnerLoop::sgd(0, 0.0, Order::Evaluate)))
+                        .unwrap();
                 let mut product = |x| {
                     let mut hx = Params::zeros(&p.shape).unwrap();
                     dense.support_hvp(&params, batch, x, &mut hx).unwrap();
@@ -173,9 +175,9 @@ fn a_place_for_another_gradient_is_refused() {
     for kind in KINDS {
         let p = Problem::random(500, shape(kind, &[6, 7, 3]), LossKind::Classes, 2, 5, 4);
         let params = p.params::<f64>();
-        let inner = InnerLoop { steps: 1, lr: 0.1, order: Order::Second };
+        let inner = InnerLoop::sgd(1, 0.1, Order::Second);
         p.with_batch::<f64, _>(|batch| {
-            let limits = Limits::of(batch, 1);
+            let limits = Limits::of(batch, &inner);
             let mut place = MetaGradient::without_storage();
             let gram = GramSpace::new(&Cpu::new(), &p.shape, limits).unwrap().run(&params, batch, &inner, &mut place);
             let dense = Dense::new(&Cpu::new(), &p.shape, limits).unwrap().run(&params, batch, &inner, &mut place);
@@ -210,7 +212,7 @@ proptest! {
         let params = p.params();
         let order = if second { Order::Second } else { Order::First };
         // A small rate: a diverging inner loop would amplify rounding, not test the algebra.
-        let inner = InnerLoop { steps, lr: 0.01, order };
+        let inner = InnerLoop::sgd(steps, 0.01, order);
         let (gram, gram_loss) = run(&p, &params, inner, true, &Cpu::new());
         let (dense, dense_loss) = run(&p, &params, inner, false, &Cpu::new());
         // Deep nets over pairs can diverge at any rate; then there is nothing to compare.

@@ -44,8 +44,8 @@ fn allocations(kind: InputKind, loss: LossKind, cpu: &Cpu) -> usize {
     let p = Problem::random(11, shape(kind, &[40, 33, 17, outputs]), loss, 9, 25, 30);
     let params = p.params::<f32>();
     p.with_batch::<f32, _>(|batch| {
-        let inner = InnerLoop { steps: 3, lr: 0.1, order: Order::Second };
-        let limits = Limits::of(batch, inner.steps);
+        let inner = InnerLoop::sgd(3, 0.1, Order::Second);
+        let limits = Limits::of(batch, &inner);
         let mut gradient = MetaGradient::new(&p.shape, &limits);
         let mut gram = GramSpace::new(cpu, &p.shape, limits).unwrap();
         cpu.install(|| {

@@ -199,7 +199,7 @@ fn list(signals: &[f32], right: Option<usize>) -> List {
     List { signals: signals.to_vec(), right }
 }
 
-const ONE_STEP: InnerLoop = InnerLoop { steps: 1, lr: 0.5, order: Order::Evaluate };
+const ONE_STEP: InnerLoop = InnerLoop::sgd(1, 0.5, Order::Evaluate);
 
 #[test]
 fn a_ranker_standardises_and_adapts() {
@@ -241,7 +241,7 @@ fn what_does_not_fit_a_ranker_is_an_error() {
     let support: Vec<List> = (0..5000).map(|_| list(&[1.0; 4], Some(0))).collect();
     let error = ranker.scores(&cpu, &support, &[list(&[1.0; 4], None)], &ONE_STEP).unwrap_err();
     assert!(error.to_string().contains("10000 candidates"), "{error}");
-    let steep = InnerLoop { lr: 1e30, steps: 3, order: Order::Evaluate };
+    let steep = InnerLoop::sgd(3, 1e30, Order::Evaluate);
     let support = [list(&[1.0, 2.0, -3.0, 4.0], Some(1))];
     assert!(ranker.scores(&cpu, &support, &[list(&[1.0, -1.0], None)], &steep).is_err());
 }

@@ -8,7 +8,7 @@ use metaglot::episode::{
     EpisodeBatch, EpisodeSource, LabelledSource, LabelledSpec, ListSource, ListSpec, PairSource, PairSpec, Part, Split,
     SplitConfig, TargetKind,
 };
-use metaglot::meta::Limits;
+use metaglot::meta::{InnerLoop, Limits, Order};
 use metaglot::model::{InputKind, MlpShape};
 use serde_json::{Value, json};
 
@@ -79,7 +79,7 @@ fn draw(source: &dyn EpisodeSource, shape: &MlpShape, seed: u64) {
     for (part, step) in [(Part::Train, 0), (Part::Train, u64::MAX), (Part::Valid, 0)] {
         match source.draw(part, seed, step, &mut batch) {
             Ok(()) => {
-                let limits = Limits::of(&batch.view(shape).expect("the batch fits the model"), 0);
+                let limits = Limits::of(&batch.view(shape).expect("the batch fits the model"), &InnerLoop::sgd(0, 0.0, Order::Evaluate));
                 assert!(source.limits().covers(&limits), "{limits:?}");
             }
             Err(error) => assert!(part == Part::Valid && error.code() == 3, "{error:?}"),

@@ -82,8 +82,7 @@ impl RankingArgs {
         let threads = if self.threads == 0 { train::num_threads() } else { self.threads };
         let cpu = Cpu::new().threads(threads)?;
         let mut model = RankingModel::new(&Checkpoint::open(&self.checkpoint)?, task)?;
-        model.inner.steps = self.inner_steps.unwrap_or(model.inner.steps);
-        model.inner.lr = self.inner_lr.unwrap_or(model.inner.lr);
+        model.inner = model.inner.changed(self.inner_steps, self.inner_lr);
         let queries = match (given, &self.input) {
             (Some(item), _) => vec![item],
             (None, Some(path)) => self.items(path, columns, task)?,

@@ -220,7 +220,7 @@ impl EpisodeSource for LabelledSource<'_> {
     fn limits(&self) -> Limits {
         let (support, query) = (self.spec.n_way * self.spec.k_shot, self.spec.n_way * self.spec.queries);
         let nnz = self.spec.meta_batch * (support + query) * self.longest;
-        Limits { episodes: self.spec.meta_batch, support, query, nnz, inner_steps: 0, pairs: false }
+        Limits { episodes: self.spec.meta_batch, support, query, nnz, pairs: false, ..Limits::default() }
     }
 
     fn check_shape(&self, shape: &MlpShape) -> Result<()> {

@@ -161,7 +161,7 @@ impl EpisodeSource for ListSource<'_> {
     fn limits(&self) -> Limits {
         let rows = |lists: usize| lists * self.longest;
         let (support, query) = (rows(self.spec.support), rows(self.spec.query));
-        Limits { episodes: self.spec.meta_batch, support, query, nnz: 0, inner_steps: 0, pairs: false }
+        Limits { episodes: self.spec.meta_batch, support, query, nnz: 0, pairs: false, ..Limits::default() }
     }
 
     fn check_shape(&self, shape: &MlpShape) -> Result<()> {

@@ -139,7 +139,7 @@ impl EpisodeSource for PairSource<'_> {
     fn limits(&self) -> Limits {
         let (support, query) = (2 * self.spec.support, 2 * self.spec.query);
         let nnz = self.spec.meta_batch * (support + query) * self.longest;
-        Limits { episodes: self.spec.meta_batch, support, query, nnz, inner_steps: 0, pairs: true }
+        Limits { episodes: self.spec.meta_batch, support, query, nnz, pairs: true, ..Limits::default() }
     }
 
     fn check_shape(&self, shape: &MlpShape) -> Result<()> {

@@ -66,6 +66,8 @@ pub enum BatchTargets<'a> {
     },
     /// In each episode, row i of the first half belongs to row i of the second.
     Pairs,
+    /// What each output of each row should be: rows x outputs.
+    Values(&'a [f64]),
 }
 
 /// The support sets, or the query sets, of all episodes.
@@ -99,6 +101,10 @@ impl<'a, T: KernelElement> EpisodeSet<'a, T> {
                 Targets::Lists { offsets: &offsets[from..=to], positives: &positives[from..to], base: self.rows[t] }
             }
             BatchTargets::Pairs => Targets::Pairs,
+            BatchTargets::Values(values) => {
+                let (range, outputs) = (self.range(t), values.len().checked_div(self.inputs.rows()).unwrap_or(0));
+                Targets::Values(&values[range.start * outputs..range.end * outputs])
+            }
         }
     }
 
@@ -117,6 +123,7 @@ impl<'a, T: KernelElement> EpisodeSet<'a, T> {
                     && offsets.len() == positives.len() + 1
             }
             BatchTargets::Pairs => true,
+            BatchTargets::Values(values) => values.len() == rows * shape.outputs(),
         };
         if !bounds_fit || !targets_fit || self.inputs.kind() != shape.kind || width != shape.input {
             let detail = format!(

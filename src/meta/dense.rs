@@ -97,7 +97,7 @@ impl<T: KernelElement> Dense<T> {
         let zeros = |n: usize| vec![T::ZERO; n];
         Ok(Self {
             lane: Lane::new(cpu),
-            thetas: zeros((limits.inner_steps + 1) * shape.len()),
+            thetas: zeros((limits.inner.saved_steps + 1) * shape.len()),
             v: zeros(shape.len()),
             hv: zeros(shape.len()),
             sum: zeros(shape.len()),
@@ -124,13 +124,13 @@ impl<T: KernelElement> Dense<T> {
         inner: &InnerLoop,
         gradient: &mut MetaGradient<T>,
     ) -> Result<()> {
-        if params.shape != self.shape || !self.limits.covers(&Limits::of(batch, inner.steps)) {
+        if params.shape != self.shape || !self.limits.covers(&Limits::of(batch, inner)) {
             return Err(Error::shape("meta-step", "weights or batch are not those the workspace was planned for"));
         }
         batch.validate(&params.shape)?;
-        inner.validate(&self.limits)?;
+        inner.validate(&params.shape, &self.limits)?;
         if inner.order != Order::Evaluate {
-            gradient.check(&params.shape, Limits::of(batch, inner.steps).row_count(&params.shape))?;
+            gradient.check(&params.shape, Limits::of(batch, inner).row_count(&params.shape))?;
         }
         self.sum.fill(T::ZERO);
         gradient.query_loss.clear();
@@ -148,7 +148,7 @@ impl<T: KernelElement> Dense<T> {
 
     /// Leaves the episode's meta-gradient in `v`; returns its query loss.
     fn episode(&mut self, params: &Params<T>, batch: &MetaBatch<T>, inner: &InnerLoop, t: usize) -> Result<T> {
-        let (p, rate) = (self.shape.len(), T::from_f64(inner.lr));
+        let (p, rate) = (self.shape.len(), T::from_f64(inner.single_rate()?));
         let shape = self.shape.clone();
         let support = Examples { set: &batch.support, t, shape: &shape };
         let query = Examples { set: &batch.query, t, shape: &shape };
@@ -179,7 +179,14 @@ impl<T: KernelElement> Dense<T> {
         let targets = examples.set.targets(examples.t);
         let mut saved = mlp::Saved::carve(shape, n, &targets, &mut &mut self.saved[..]);
         let front = shape.first_len() + shape.hidden();
-        let loss = mlp::forward(&mut self.lane, shape, &theta[front..], z, Some(&targets), &mut saved)?;
+        let loss = mlp::forward(
+            &mut self.lane,
+            shape,
+            &theta[front..],
+            z,
+            Some((&targets, targets.scale(n, shape.outputs()))),
+            &mut saved,
+        )?;
         let head = &mut self.v[front..];
         mlp::backward(&mut self.lane, shape, &theta[front..], &mut saved, T::ONE, T::ZERO, head)?;
         examples.gradient(&mut self.lane, saved.delta(shape), &mut self.v)?;
@@ -195,7 +202,14 @@ impl<T: KernelElement> Dense<T> {
         examples.forward(&mut self.lane, theta, z)?;
         let targets = examples.set.targets(examples.t);
         let mut saved = mlp::Saved::carve(shape, n, &targets, &mut &mut self.saved[..]);
-        mlp::forward(&mut self.lane, shape, &theta[front..], z, Some(&targets), &mut saved)?;
+        mlp::forward(
+            &mut self.lane,
+            shape,
+            &theta[front..],
+            z,
+            Some((&targets, targets.scale(n, shape.outputs()))),
+            &mut saved,
+        )?;
         // The gradient itself is not wanted here; its head part is written over below.
         mlp::backward(&mut self.lane, shape, &theta[front..], &mut saved, T::ONE, T::ZERO, &mut self.hv[front..])?;
         examples.forward(&mut self.lane, &self.v, z)?;
@@ -203,7 +217,8 @@ impl<T: KernelElement> Dense<T> {
         self.hv.copy_from_slice(&self.v);
         let phi = &theta[front..];
         let (lane, hv) = (&mut self.lane, &mut self.hv[front..]);
-        mlp::rop(lane, shape, phi, &targets, &mut saved, T::ONE, hv, z, &mut self.scratch)?;
+        let loss = (&targets, targets.scale(n, shape.outputs()));
+        mlp::rop(lane, shape, phi, loss, &mut saved, mlp::Direction::Scaled(T::ONE), hv, z, &mut self.scratch)?;
         self.lane.axpy(-T::ONE, &self.v[front..], &mut self.hv[front..])?;
         examples.gradient(&mut self.lane, z, &mut self.hv)
     }
@@ -256,7 +271,7 @@ impl<T: KernelElement> Dense<T> {
         hv: &mut Params<T>,
     ) -> Result<()> {
         let fits = params.shape == self.shape && v.shape == self.shape && hv.shape == self.shape;
-        if !fits || !self.limits.covers(&Limits::of(batch, 0)) {
+        if !fits || !self.limits.covers(&Limits::of(batch, &InnerLoop::sgd(0, 0.0, Order::Evaluate))) {
             return Err(Error::shape("hvp", "weights, direction or batch are not those the workspace was planned for"));
         }
         batch.validate(&params.shape)?;

@@ -105,7 +105,7 @@ impl<T: KernelElement> GramSpace<T> {
     ) -> Result<()> {
         self.check(params, batch, inner)?;
         if inner.order != Order::Evaluate {
-            gradient.check(&params.shape, Limits::of(batch, inner.steps).row_count(&params.shape))?;
+            gradient.check(&params.shape, Limits::of(batch, inner).row_count(&params.shape))?;
         }
         let (shape, h) = (&params.shape, params.shape.hidden());
         let (ns, nq) = (batch.support.inputs.rows(), batch.query.inputs.rows());
@@ -141,8 +141,8 @@ impl<T: KernelElement> GramSpace<T> {
             return Err(Error::shape("meta-step", "the weights are of another shape than the workspace"));
         }
         batch.validate(&params.shape)?;
-        inner.validate(&self.plan.limits)?;
-        let found = Limits::of(batch, inner.steps);
+        inner.validate(&params.shape, &self.plan.limits)?;
+        let found = Limits::of(batch, inner);
         if self.plan.limits.covers(&found) {
             return Ok(());
         }
@@ -281,7 +281,7 @@ fn episodes<T: KernelElement>(
 struct Episode<'a, T: KernelElement> {
     params: &'a Params<T>,
     batch: &'a MetaBatch<'a, T>,
-    inner: &'a InnerLoop,
+    inner: &'a InnerLoop<'a>,
     t: usize,
     /// In: Z_0 (N x H). Out: u.
     z: &'a mut [T],
@@ -353,7 +353,7 @@ impl<T: KernelElement> Episode<'_, T> {
     ) -> Result<()> {
         let (shape, n, h) = (&self.params.shape, gram.rows(), self.params.shape.hidden());
         let targets = self.batch.support.targets(self.t);
-        let rate = T::from_f64(self.inner.lr);
+        let rate = T::from_f64(self.inner.single_rate()?);
         let head = shape.head_len();
         phis[..head].copy_from_slice(&self.params.head);
         delta_sum.fill(T::ZERO);
@@ -361,7 +361,7 @@ impl<T: KernelElement> Episode<'_, T> {
             let mut step = &mut saved_steps[k * step_len..][..step_len];
             let mut saved = mlp::Saved::carve(shape, n, &targets, &mut step);
             let (phi, next) = phis[k * head..][..2 * head].split_at_mut(head);
-            mlp::forward(lane, shape, phi, self.z, Some(&targets), &mut saved)?;
+            mlp::forward(lane, shape, phi, self.z, Some((&targets, targets.scale(n, shape.outputs()))), &mut saved)?;
             next.copy_from_slice(phi);
             mlp::backward(lane, shape, phi, &mut saved, -rate, T::ONE, next)?;
             let delta = saved.delta(shape);
@@ -382,13 +382,14 @@ impl<T: KernelElement> Episode<'_, T> {
     ) -> Result<T> {
         let (shape, h) = (&self.params.shape, self.params.shape.hidden());
         let (m, n) = (gram_query.rows(), gram_query.cols());
-        let rate = T::from_f64(self.inner.lr);
+        let rate = T::from_f64(self.inner.single_rate()?);
         let phi = &phis[self.inner.steps * shape.head_len()..];
         if self.inner.steps > 0 {
             lane.gemm_nn(-rate, gram_query, matrix(delta_sum, n, h), T::ONE, matrix_mut(self.z_query, m, h))?;
         }
         let targets = self.batch.query.targets(self.t);
-        let loss = mlp::forward(lane, shape, phi, self.z_query, Some(&targets), saved)?;
+        let loss =
+            mlp::forward(lane, shape, phi, self.z_query, Some((&targets, targets.scale(m, shape.outputs()))), saved)?;
         for (i, row) in self.out.chunks_exact_mut(shape.outputs()).enumerate() {
             row.copy_from_slice(saved.out(shape).row(i));
         }
@@ -415,7 +416,7 @@ impl<T: KernelElement> Episode<'_, T> {
     ) -> Result<()> {
         let (shape, n, h) = (&self.params.shape, gram.rows(), self.params.shape.hidden());
         let targets = self.batch.support.targets(self.t);
-        let rate = T::from_f64(self.inner.lr);
+        let rate = T::from_f64(self.inner.single_rate()?);
         let head = shape.head_len();
         let eps = matrix(self.z_query, gram_query.rows(), h);
         lane.gemm_tn(-rate, gram_query, eps, T::ZERO, matrix_mut(c, n, h))?;
@@ -426,7 +427,8 @@ impl<T: KernelElement> Episode<'_, T> {
             direction.copy_from_slice(c);
             lane.gemm_nn(-rate, gram, matrix(self.z, n, h), T::ONE, matrix_mut(direction, n, h))?;
             let phi = &phis[k * head..][..head];
-            mlp::rop(lane, shape, phi, &targets, &mut saved, -rate, self.head, direction, scratch)?;
+            let loss = (&targets, targets.scale(n, shape.outputs()));
+            mlp::rop(lane, shape, phi, loss, &mut saved, mlp::Direction::Scaled(-rate), self.head, direction, scratch)?;
             lane.axpy(T::ONE, direction, self.z)?;
         }
         Ok(())

@@ -6,55 +6,33 @@
 //! plain form, which carries all weights through every step and serves as the reference.
 #![forbid(unsafe_code)]
 
+pub mod anil;
 mod batch;
+pub mod cavia;
 mod dense;
+pub mod fomaml;
 mod gram_space;
+pub mod imaml;
+mod inner;
+pub mod lslr;
+pub mod maml;
+pub mod maml_plus_plus;
+pub mod meta_sgd;
 mod plan;
+pub mod proto_maml;
+pub mod protonet;
+pub mod reptile;
 mod scatter;
 
 pub use batch::{BatchTargets, EpisodeSet, Inputs, MetaBatch};
 pub use dense::Dense;
 pub use gram_space::GramSpace;
+pub use inner::{Adapt, ConjugateGradient, InnerLoop, InnerMemory, Order, Rates, Start, Update};
 pub use plan::{Limits, Plan};
 
 use crate::cpu::KernelElement;
 use crate::error::{Error, Result};
 use crate::model::{InputKind, MlpShape};
-
-/// How far the query loss is differentiated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Through the inner steps: MAML.
-    Second,
-    /// At the adapted weights, as if they did not depend on the initial ones: first-order MAML.
-    First,
-    /// Not at all: adapt, answer the queries, report the loss.
-    Evaluate,
-}
-
-/// The inner loop: plain SGD on the mean support loss.
-#[derive(Clone, Copy, Debug)]
-pub struct InnerLoop {
-    /// Steps; 0 gives the plain gradient of the query loss (joint training).
-    pub steps: usize,
-    /// Learning rate of each step.
-    pub lr: f64,
-    /// What is differentiated.
-    pub order: Order,
-}
-
-impl InnerLoop {
-    fn validate(&self, plan: &Limits) -> Result<()> {
-        if self.steps > plan.inner_steps {
-            let detail = format!("{} are more than the planned {}", self.steps, plan.inner_steps);
-            return Err(Error::config("inner_steps", detail));
-        }
-        if !self.lr.is_finite() {
-            return Err(Error::config("inner_lr", "a finite number is needed"));
-        }
-        Ok(())
-    }
-}
 
 /// A meta-gradient: its first layer is dense, or the rows that occurred.
 #[derive(Clone, Debug)]
@@ -69,6 +47,22 @@ pub struct MetaGradient<T> {
     pub head: Vec<T>,
     /// Mean query loss of each episode after adaptation. Not finite where an episode diverged.
     pub query_loss: Vec<T>,
+    /// The gradient of the inner loop's learned rates, laid out as they are; empty where none is learned.
+    pub rates: Vec<f64>,
+    /// How each episode ended.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// How an episode ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outcome {
+    /// Adapted, with a finite loss.
+    #[default]
+    Adapted,
+    /// The inner loop diverged: the query loss is not finite.
+    Diverged,
+    /// The conjugate-gradient method did not reach its tolerance.
+    Unsolved,
 }
 
 impl<T: KernelElement> MetaGradient<T> {
@@ -84,6 +78,8 @@ impl<T: KernelElement> MetaGradient<T> {
             bias: vec![T::ZERO; shape.hidden()],
             head: vec![T::ZERO; shape.head_len()],
             query_loss: Vec::with_capacity(limits.episodes),
+            rates: Vec::with_capacity(limits.inner.rates),
+            outcomes: Vec::with_capacity(limits.episodes),
         }
     }
 
@@ -101,7 +97,15 @@ impl<T: KernelElement> MetaGradient<T> {
 
     /// A place for losses alone, for [`Order::Evaluate`].
     pub fn without_storage() -> Self {
-        Self { rows: Vec::new(), first: Vec::new(), bias: Vec::new(), head: Vec::new(), query_loss: Vec::new() }
+        Self {
+            rows: Vec::new(),
+            first: Vec::new(),
+            bias: Vec::new(),
+            head: Vec::new(),
+            query_loss: Vec::new(),
+            rates: Vec::new(),
+            outcomes: Vec::new(),
+        }
     }
 
     /// The mean over the episodes of the query loss.

@@ -1,7 +1,7 @@
 //! How much memory a meta-step needs, known before anything runs.
 #![forbid(unsafe_code)]
 
-use super::MetaBatch;
+use super::{InnerLoop, InnerMemory, MetaBatch};
 use crate::cpu::KernelElement;
 use crate::error::{Error, Result};
 use crate::model::{InputKind, MlpShape, mlp};
@@ -17,15 +17,20 @@ pub struct Limits {
     pub query: usize,
     /// Stored (token, weight) pairs of the whole batch, support and query together; 0 for dense inputs.
     pub nnz: usize,
-    /// Inner steps.
-    pub inner_steps: usize,
     /// Whether the loss is over pairs: its score matrices grow with the square of the rows.
     pub pairs: bool,
+    /// What the inner loop keeps.
+    pub inner: InnerMemory,
+    /// Keep the state of every sqrt(steps)-th inner step only and compute the steps between again on the way back:
+    /// less memory for many steps, the same bits, about one more forward pass.
+    pub recompute: bool,
+    /// Episodes in memory at once, 0: all; the same bits whatever it is.
+    pub task_chunk: usize,
 }
 
 impl Limits {
     /// The limits that one given batch just meets.
-    pub fn of<T: KernelElement>(batch: &MetaBatch<T>, inner_steps: usize) -> Self {
+    pub fn of<T: KernelElement>(batch: &MetaBatch<T>, inner: &InnerLoop) -> Self {
         let most = |rows: &[usize]| rows.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
         let pairs = |t: &super::BatchTargets| matches!(t, super::BatchTargets::Pairs);
         Self {
@@ -33,8 +38,9 @@ impl Limits {
             support: most(batch.support.rows),
             query: most(batch.query.rows),
             nnz: batch.support.inputs.nnz() + batch.query.inputs.nnz(),
-            inner_steps,
             pairs: pairs(&batch.support.targets) || pairs(&batch.query.targets),
+            inner: InnerMemory::of(inner),
+            ..Self::default()
         }
     }
 
@@ -44,8 +50,8 @@ impl Limits {
             && other.support <= self.support
             && other.query <= self.query
             && other.nnz <= self.nnz
-            && other.inner_steps <= self.inner_steps
             && (self.pairs || !other.pairs)
+            && self.inner.covers(&other.inner)
     }
 
     /// Rows of an embedding table one batch can touch.
@@ -85,7 +91,7 @@ impl Plan {
         let query = mlp::Saved::<f32>::len(shape, m, limits.loss_len(m, c));
         // G, G', the sum of the deltas, c - a G u; the saved steps and heads; the query pass; the R-operator's scratch.
         let fixed = n * n + m * n + 2 * n * h + query + mlp::scratch_len(shape, n);
-        let lane_len = limits.inner_steps * step + (limits.inner_steps + 1) * head + fixed;
+        let lane_len = limits.inner.saved_steps * step + (limits.inner.saved_steps + 1) * head + fixed;
         let z_len = limits.episodes.checked_mul((n + m) * h);
         let head_len = limits.episodes.checked_mul(head);
         let (Some(z_len), Some(head_len)) = (z_len, head_len) else {

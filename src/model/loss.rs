@@ -1,4 +1,5 @@
-//! Losses over the last layer's outputs, each with its gradient and its R-operator; all are softmax cross-entropies.
+//! Losses over the last layer's outputs, each with its gradient and its R-operator; the first three are softmax
+//! cross-entropies.
 //!
 //! - classes: each row of logits against its class;
 //! - lists: one score a row, the softmax over the rows of a list, one row of it right (ListNet's top-one loss with one
@@ -6,8 +7,11 @@
 //! - pairs: rows are embeddings, first all left sides, then all right sides; scores are the dot products of every left
 //!   with every right side over the root of the dimension; cross-entropy against the diagonal along rows and along
 //!   columns, averaged (in-batch softmax; van den Oord et al., "Representation learning with contrastive predictive
-//!   coding", 2018; both directions as in Radford et al., "Learning transferable visual models", 2021).
+//!   coding", 2018; both directions as in Radford et al., "Learning transferable visual models", 2021);
+//! - values: the mean squared error over all rows and outputs (regression).
 #![forbid(unsafe_code)]
+
+use std::ops::Range;
 
 use crate::backend::{Lane, matrix, matrix_mut, take};
 use crate::cpu::KernelElement;
@@ -30,12 +34,32 @@ pub enum Targets<'a> {
     },
     /// Row i belongs to row n / 2 + i.
     Pairs,
+    /// What each output should be, n x c.
+    Values(&'a [f64]),
 }
 
 impl Targets<'_> {
-    /// How many cross-entropies are averaged, for n rows.
-    pub fn count(&self, n: usize) -> usize {
+    /// 1 over the number of terms that are averaged, for n rows of c outputs; 0 where there is none.
+    pub(crate) fn scale<T: KernelElement>(&self, n: usize, c: usize) -> T {
+        match self.count(n, c) {
+            0 => T::ZERO,
+            count => T::ONE / T::from_f64(count as f64),
+        }
+    }
+
+    /// The targets of rows `range` alone, of c outputs each, or `None` for a loss that is no sum over rows.
+    pub(crate) fn rows(&self, range: Range<usize>, c: usize) -> Option<Self> {
+        match *self {
+            Targets::Classes(labels) => Some(Targets::Classes(&labels[range])),
+            Targets::Values(values) => Some(Targets::Values(&values[range.start * c..range.end * c])),
+            Targets::Lists { .. } | Targets::Pairs => None,
+        }
+    }
+
+    /// How many terms are averaged, for n rows of c outputs.
+    fn count(&self, n: usize, c: usize) -> usize {
         match self {
+            Targets::Values(_) => n * c,
             Targets::Classes(labels) => labels.len(),
             Targets::Lists { positives, .. } => positives.len(),
             Targets::Pairs => n,
@@ -54,6 +78,7 @@ impl Targets<'_> {
                     && offsets.windows(2).zip(positives).all(|(w, &p)| w[0] < w[1] && (p as usize) < w[1] - w[0])
             }
             Targets::Pairs => n.is_multiple_of(2),
+            Targets::Values(values) => values.len() == n * c && values.iter().all(|v| v.is_finite()),
         };
         let detail = || format!("{self:?} do not fit {n} rows of {c} outputs");
         if fits { Ok(()) } else { Err(Error::shape("loss", detail())) }
@@ -65,22 +90,23 @@ pub(crate) fn saved_len(targets: &Targets, n: usize, c: usize) -> usize {
     match targets {
         Targets::Classes(_) => n * c,
         Targets::Lists { .. } => n,
+        Targets::Values(_) => 0,
         // Two softmaxes, the gradient of the scores, two scratch matrices, and a copy of the tangent.
         Targets::Pairs => 5 * (n / 2) * (n / 2) + n * c,
     }
 }
 
-/// The mean loss; `dout` = its gradient with respect to `out`. Both n x c, without gaps.
+/// `scale` times the sum of the terms; `dout` = its gradient with respect to `out`. Both n x c, without gaps. With
+/// [`Targets::scale`] it is the mean.
 pub(crate) fn loss_gradient<T: KernelElement>(
     lane: &mut Lane<T>,
     targets: &Targets,
+    scale: T,
     out: MatRef<T>,
     saved: &mut [T],
     dout: &mut [T],
 ) -> Result<T> {
     let (n, c) = (out.rows(), out.cols());
-    let count = targets.count(n);
-    let scale = if count == 0 { T::ZERO } else { T::ONE / T::from_f64(count as f64) };
     let mut loss = T::ZERO;
     match *targets {
         Targets::Classes(labels) => {
@@ -101,7 +127,17 @@ pub(crate) fn loss_gradient<T: KernelElement>(
                 loss += lane.softmax_xent_in_place(positive as usize, scale, scores, &mut dout[list])?;
             }
         }
-        Targets::Pairs => return pairs_gradient(lane, out, saved, dout),
+        Targets::Pairs => return pairs_gradient(lane, scale, out, saved, dout),
+        // d/do of scale (o - y)^2 is 2 scale (o - y).
+        Targets::Values(values) => {
+            for (i, (y, d)) in values.chunks_exact(c).zip(dout.chunks_exact_mut(c)).enumerate() {
+                for ((d, &o), &y) in d.iter_mut().zip(out.row(i)).zip(y) {
+                    let error = o - T::from_f64(y);
+                    loss += error * error;
+                    *d = (scale + scale) * error;
+                }
+            }
+        }
     }
     Ok(loss * scale)
 }
@@ -110,13 +146,12 @@ pub(crate) fn loss_gradient<T: KernelElement>(
 pub(crate) fn loss_rop<T: KernelElement>(
     lane: &mut Lane<T>,
     targets: &Targets,
+    scale: T,
     out: MatRef<T>,
     saved: &mut [T],
     rout: &mut [T],
 ) -> Result<()> {
-    let (n, c) = (out.rows(), out.cols());
-    let count = targets.count(n);
-    let scale = if count == 0 { T::ZERO } else { T::ONE / T::from_f64(count as f64) };
+    let c = out.cols();
     match *targets {
         Targets::Classes(_) => saved
             .chunks_exact(c)
@@ -126,7 +161,11 @@ pub(crate) fn loss_rop<T: KernelElement>(
             let list = w[0] - base..w[1] - base;
             lane.softmax_xent_rop(&saved[list.clone()], scale, &mut rout[list])
         }),
-        Targets::Pairs => pairs_rop(lane, out, saved, rout),
+        Targets::Pairs => pairs_rop(lane, scale, out, saved, rout),
+        Targets::Values(_) => {
+            rout.iter_mut().for_each(|r| *r *= scale + scale);
+            Ok(())
+        }
     }
 }
 
@@ -134,13 +173,13 @@ pub(crate) fn loss_rop<T: KernelElement>(
 /// dS = (P - I + (Q - I)^T) / n; dA = dS B / sqrt(c), dB = dS^T A / sqrt(c).
 fn pairs_gradient<T: KernelElement>(
     lane: &mut Lane<T>,
+    scale: T,
     out: MatRef<T>,
     mut saved: &mut [T],
     dout: &mut [T],
 ) -> Result<T> {
     let (h, c) = (out.rows() / 2, out.cols());
     let (a, b) = (out.rows_range(0, h), out.rows_range(h, 2 * h));
-    let scale = if h == 0 { T::ZERO } else { T::ONE / T::from_f64(2.0 * h as f64) };
     let root = T::ONE / T::from_f64(c as f64).sqrt();
     let [p, q, ds, rows, cols] = std::array::from_fn(|_| take(&mut saved, h * h));
     lane.gemm_nt(root, a, b, T::ZERO, matrix_mut(rows, h, h))?;
@@ -161,10 +200,15 @@ fn pairs_gradient<T: KernelElement>(
 
 /// R{S} = (R{A} B^T + A R{B}^T) / sqrt(c); R{dS} from it by the softmax's R-operator along rows and columns;
 /// R{dA} = (R{dS} B + dS R{B}) / sqrt(c), R{dB} likewise. R{A}, R{B} stand in `rout` and are replaced.
-fn pairs_rop<T: KernelElement>(lane: &mut Lane<T>, out: MatRef<T>, mut saved: &mut [T], rout: &mut [T]) -> Result<()> {
+fn pairs_rop<T: KernelElement>(
+    lane: &mut Lane<T>,
+    scale: T,
+    out: MatRef<T>,
+    mut saved: &mut [T],
+    rout: &mut [T],
+) -> Result<()> {
     let (h, c) = (out.rows() / 2, out.cols());
     let (a, b) = (out.rows_range(0, h), out.rows_range(h, 2 * h));
-    let scale = if h == 0 { T::ZERO } else { T::ONE / T::from_f64(2.0 * h as f64) };
     let root = T::ONE / T::from_f64(c as f64).sqrt();
     let [p, q, ds, rows, cols] = std::array::from_fn(|_| take(&mut saved, h * h));
     let rkept = take(&mut saved, 2 * h * c);

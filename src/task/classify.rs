@@ -38,7 +38,7 @@ pub struct Classifier {
     featurizer: Featurizer,
     idf: Option<Idf>,
     label_names: Vec<String>,
-    inner: InnerLoop,
+    inner: InnerLoop<'static>,
 }
 
 /// A support example: the index of its class in the episode, and its text as a bag.
@@ -77,8 +77,7 @@ impl Classifier {
 
     /// Changes the inner loop that adapts the model: its steps, its rate; `None` keeps the training's.
     pub fn set_inner_loop(&mut self, steps: Option<usize>, lr: Option<f64>) {
-        self.inner.steps = steps.unwrap_or(self.inner.steps);
-        self.inner.lr = lr.unwrap_or(self.inner.lr);
+        self.inner = self.inner.changed(steps, lr);
     }
 
     /// Texts as bags, on all threads of the current pool.
@@ -160,7 +159,7 @@ impl Classifier {
             support: support_set.view(shape, TargetKind::Classes)?,
             query: query_set.view(shape, TargetKind::Classes)?,
         };
-        let limits = Limits::of(&batch, self.inner.steps);
+        let limits = Limits::of(&batch, &self.inner);
         let mut gram = GramSpace::new(&self.cpu, shape, limits)?;
         let mut loss = MetaGradient::without_storage();
         gram.run(&self.params, &batch, &self.inner, &mut loss)?;

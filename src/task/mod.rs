@@ -61,10 +61,10 @@ fn text_pipeline(checkpoint: &Checkpoint) -> Result<(Featurizer, Option<Idf>)> {
 }
 
 /// The inner loop a checkpoint was trained with, for adapting without a gradient.
-fn inner_loop(checkpoint: &Checkpoint) -> Result<InnerLoop> {
+fn inner_loop(checkpoint: &Checkpoint) -> Result<InnerLoop<'static>> {
     let train = &checkpoint.config["train"];
     match (train["inner_steps"].as_u64(), train["inner_lr"].as_f64()) {
-        (Some(steps), Some(lr)) => Ok(InnerLoop { steps: steps as usize, lr, order: Order::Evaluate }),
+        (Some(steps), Some(lr)) => Ok(InnerLoop::sgd(steps as usize, lr, Order::Evaluate)),
         _ => Err(Error::config("checkpoint", "its settings lack train.inner_steps or train.inner_lr")),
     }
 }

@@ -24,7 +24,7 @@ pub struct RankingModel {
     /// How texts are cleaned before they are read.
     pub text: TextConfig,
     /// The inner loop they were trained with.
-    pub inner: InnerLoop,
+    pub inner: InnerLoop<'static>,
 }
 
 impl RankingModel {
@@ -127,7 +127,7 @@ impl Ranker {
     ) -> Result<()> {
         let shape = &self.params.shape;
         let view = batch.view(shape)?;
-        let limits = Limits::of(&view, inner.steps);
+        let limits = Limits::of(&view, inner);
         let mut gram = GramSpace::new(cpu, shape, limits)?;
         gram.run(&self.params, &view, inner, &mut MetaGradient::new(shape, &limits))?;
         let (outputs, mut row) = (gram.query_outputs(), 0);

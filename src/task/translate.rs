@@ -54,7 +54,7 @@ pub struct Translator {
     params: Params<f32>,
     featurizer: Featurizer,
     idf: Option<Idf>,
-    inner: InnerLoop,
+    inner: InnerLoop<'static>,
 }
 
 impl Translator {
@@ -68,8 +68,7 @@ impl Translator {
 
     /// Changes the inner loop that adapts the model: its steps, its rate; `None` keeps the training's.
     pub fn set_inner_loop(&mut self, steps: Option<usize>, lr: Option<f64>) {
-        self.inner.steps = steps.unwrap_or(self.inner.steps);
-        self.inner.lr = lr.unwrap_or(self.inner.lr);
+        self.inner = self.inner.changed(steps, lr);
     }
 
     /// Texts as the model reads them, on all threads of the current pool.
@@ -143,7 +142,7 @@ impl Translator {
         };
         let steps = if pairs.is_empty() { 0 } else { self.inner.steps };
         let inner = InnerLoop { steps, ..self.inner };
-        let mut gram = GramSpace::new(&self.cpu, shape, Limits::of(&batch, steps))?;
+        let mut gram = GramSpace::new(&self.cpu, shape, Limits::of(&batch, &inner))?;
         gram.run(&self.params, &batch, &inner, &mut MetaGradient::without_storage())?;
         let out = gram.query_outputs();
         Ok((0..out.rows()).map(|i| unit(out.row(i))).collect())

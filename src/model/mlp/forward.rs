@@ -7,14 +7,14 @@ use crate::cpu::KernelElement;
 use crate::error::Result;
 use crate::model::{MlpShape, Targets, loss_gradient};
 
-/// Fills the activations and outputs of `saved` from `z` (n x hidden) and the head `phi`; with `targets`, also what the
-/// loss keeps and the last layer's gradient, and returns the mean loss (0 without targets).
+/// Fills the activations and outputs of `saved` from `z` (n x hidden) and the head `phi`; with `targets` and
+/// a scale, also what the loss keeps and the last layer's gradient, and returns the scaled loss (0 without targets).
 pub(crate) fn forward<T: KernelElement>(
     lane: &mut Lane<T>,
     shape: &MlpShape,
     phi: &[T],
     z: &[T],
-    targets: Option<&Targets>,
+    targets: Option<(&Targets, T)>,
     saved: &mut Saved<T>,
 ) -> Result<T> {
     let (n, last) = (saved.n, shape.layers());
@@ -31,7 +31,7 @@ pub(crate) fn forward<T: KernelElement>(
         let dst = if l == last { &mut *saved.out } else { rest };
         lane.linear(src, weight, &phi[layer.bias], l < last, matrix_mut(dst, n, layer.outputs))?;
     }
-    let Some(targets) = targets else { return Ok(T::ZERO) };
+    let Some((targets, scale)) = targets else { return Ok(T::ZERO) };
     let out = matrix(saved.out, n, shape.outputs());
-    loss_gradient(lane, targets, out, saved.loss, &mut saved.deltas[layer_start(shape, n, last)..])
+    loss_gradient(lane, targets, scale, out, saved.loss, &mut saved.deltas[layer_start(shape, n, last)..])
 }

@@ -10,7 +10,7 @@ mod rop;
 
 pub(crate) use backward::backward;
 pub(crate) use forward::forward;
-pub(crate) use rop::{rop, scratch_len};
+pub(crate) use rop::{Direction, rop, scratch_len};
 
 use crate::backend::{matrix, take};
 use crate::model::{MlpShape, Targets, saved_len};

@@ -20,16 +20,35 @@ pub(crate) fn scratch_len(shape: &MlpShape, n: usize) -> usize {
     n * (2 * shape.hidden_sum() + shape.outputs())
 }
 
-/// With the direction (`rz`, `scale * v`) in (pre-activations of layer 1, head):
-/// `rz` becomes the Hessian product's first part, and its second part is added to `v`.
+/// The head's part of a direction.
+#[derive(Clone, Copy)]
+pub(crate) enum Direction<'a, T> {
+    /// This many times what the product's head part is added to: no copy of it is needed.
+    Scaled(T),
+    /// Given by itself.
+    Along(&'a [T]),
+}
+
+impl<T: KernelElement> Direction<'_, T> {
+    /// What to scale, and by how much; `v` is what the product is added to.
+    fn parts<'s>(&'s self, v: &'s [T]) -> (T, &'s [T]) {
+        match self {
+            Direction::Scaled(scale) => (*scale, v),
+            Direction::Along(w) => (T::ONE, w),
+        }
+    }
+}
+
+/// With the direction (`rz`, `direction`) in (pre-activations of layer 1, head): `rz` becomes the first part of the
+/// product with the Hessian of the loss (`loss_scale` times the sum of its terms), and its second part is added to `v`.
 #[expect(clippy::too_many_arguments, reason = "values, direction and scratch of one pass")]
 pub(crate) fn rop<T: KernelElement>(
     lane: &mut Lane<T>,
     shape: &MlpShape,
     phi: &[T],
-    targets: &Targets,
+    (targets, loss_scale): (&Targets, T),
     saved: &mut Saved<T>,
-    scale: T,
+    direction: Direction<T>,
     v: &mut [T],
     rz: &mut [T],
     scratch: &mut [T],
@@ -37,14 +56,15 @@ pub(crate) fn rop<T: KernelElement>(
     let (n, last, hidden) = (saved.n, shape.layers(), shape.hidden());
     let (racts, rdeltas) = scratch[..scratch_len(shape, n)].split_at_mut(n * shape.hidden_sum());
     if last == 1 {
-        return loss_rop(lane, targets, matrix(saved.out, n, hidden), saved.loss, rz);
+        return loss_rop(lane, targets, loss_scale, matrix(saved.out, n, hidden), saved.loss, rz);
     }
     lane.relu_mask(&saved.acts[..n * hidden], rz)?;
     racts[..n * hidden].copy_from_slice(rz);
-    rforward(lane, shape, phi, saved, scale, v, racts, rdeltas)?;
+    let (scale, rw) = direction.parts(v);
+    rforward(lane, shape, phi, saved, scale, rw, racts, rdeltas)?;
     let rout = &mut rdeltas[layer_start(shape, n, last)..];
-    loss_rop(lane, targets, matrix(saved.out, n, shape.outputs()), saved.loss, rout)?;
-    rbackward(lane, shape, phi, saved, scale, v, racts, rdeltas)?;
+    loss_rop(lane, targets, loss_scale, matrix(saved.out, n, shape.outputs()), saved.loss, rout)?;
+    rbackward(lane, shape, phi, saved, direction, v, racts, rdeltas)?;
     rz.copy_from_slice(&rdeltas[..n * hidden]);
     Ok(())
 }
@@ -90,7 +110,7 @@ fn rbackward<T: KernelElement>(
     shape: &MlpShape,
     phi: &[T],
     saved: &Saved<T>,
-    scale: T,
+    direction: Direction<T>,
     v: &mut [T],
     racts: &[T],
     rdeltas: &mut [T],
@@ -105,7 +125,8 @@ fn rbackward<T: KernelElement>(
         let (act, ract) = (&saved.acts[before..start], matrix(&racts[before..], n, inputs));
         let below = &mut lower[before..];
         let w = matrix(&phi[layer.weight.clone()], outputs, inputs);
-        let rw = matrix(&v[layer.weight.clone()], outputs, inputs);
+        let (scale, rw) = direction.parts(v);
+        let rw = matrix(&rw[layer.weight.clone()], outputs, inputs);
         lane.gemm_nn(T::ONE, rdelta, w, T::ZERO, matrix_mut(below, n, inputs))?;
         lane.gemm_nn(scale, delta, rw, T::ONE, matrix_mut(below, n, inputs))?;
         lane.relu_mask(act, below)?;

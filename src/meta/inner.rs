@@ -1,0 +1,362 @@
+//! The inner loop: how an episode's weights are adapted to its support set, and how far that is differentiated.
+//!
+//! With g_k the gradient of the mean support loss at theta_k, each step is
+//!
+//! ```text
+//! m_{k+1}     = momentum m_k + g_k + weight_decay theta_k + proximal (theta_k - theta_0)        m_0 = 0
+//! theta_{k+1} = theta_k - A_k m_{k+1}                                          A_k: diagonal, the rates
+//! ```
+//!
+//! or, for [`Update::Adam`], with bias-corrected moments of the same gradient,
+//! `theta_{k+1} = theta_k - A_k m^ / sqrt(v^ + eps)`. The algorithms of this folder are settings of this one loop.
+#![forbid(unsafe_code)]
+
+use super::Limits;
+use crate::error::{Error, Result};
+use crate::model::MlpShape;
+
+/// What the outer loop gets from an episode.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Order {
+    /// The gradient of the query loss through the inner steps: MAML.
+    Second,
+    /// The gradient of the query loss at the adapted weights, as if they did not depend on the initial ones.
+    First,
+    /// The gradient through the proximal problem's minimum, by the implicit function theorem: iMAML.
+    Implicit(ConjugateGradient),
+    /// The initial weights minus the adapted ones: Reptile. The query set is only measured.
+    Displacement,
+    /// Nothing: adapt, answer the queries, report the loss.
+    Evaluate,
+}
+
+/// When the conjugate-gradient method stops.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ConjugateGradient {
+    /// The norm of the residual over that of the right-hand side.
+    pub tolerance: f64,
+    /// The most iterations.
+    pub iterations: usize,
+}
+
+/// Learning rates of the inner loop.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rates<'a> {
+    /// One for everything.
+    Same(f64),
+    /// One a step and layer (weights and bias alike): steps x layers, row-major. Learned: LSLR.
+    Layers(&'a [f64]),
+    /// One a unit, the same in all steps: layer after layer, one for each output (a row of the weights and its bias).
+    Units(&'a [f64]),
+    /// One a weight, the same in all steps: first layer, its bias, head, laid out as [`Params`](crate::model::Params).
+    /// Learned: Meta-SGD. Not in Gram space.
+    Weights(&'a [f64]),
+}
+
+impl Rates<'_> {
+    /// How many learned numbers there are; 0 for one fixed rate.
+    pub fn len(&self) -> usize {
+        match self {
+            Rates::Same(_) => 0,
+            Rates::Layers(r) | Rates::Units(r) | Rates::Weights(r) => r.len(),
+        }
+    }
+
+    /// Whether no rate is learned.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The rule of one inner step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Update {
+    /// Gradient descent with heavy-ball momentum and weight decay, as at the head of this module.
+    Sgd {
+        /// Share of the last velocity that is kept.
+        momentum: f64,
+        /// Weights' share added to the gradient.
+        weight_decay: f64,
+    },
+    /// Adam (Kingma and Ba, 2015, algorithm 1) with eps inside the root, so that the step has a derivative where the
+    /// gradient is exactly 0. Not in Gram space.
+    Adam {
+        /// Decay of the first moment.
+        beta1: f64,
+        /// Decay of the second moment.
+        beta2: f64,
+        /// Added to the second moment under the root.
+        eps: f64,
+    },
+}
+
+impl Update {
+    /// Plain gradient descent.
+    pub const PLAIN: Update = Update::Sgd { momentum: 0.0, weight_decay: 0.0 };
+}
+
+/// Which weights the inner steps change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adapt {
+    /// All of them.
+    All,
+    /// The last layer: ANIL.
+    Last,
+    /// A context vector of so many elements, 0 at first, added to the last inputs of every example: CAVIA.
+    Context(usize),
+}
+
+/// Where an episode's last layer starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the weights given.
+    Learned,
+    /// At the class centroids of the support set's last hidden activations: ProtoMAML, and without a step ProtoNet.
+    Prototypes,
+}
+
+/// The inner loop of every algorithm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct InnerLoop<'a> {
+    /// Steps; 0 gives the plain gradient of the query loss (joint training).
+    pub steps: usize,
+    /// Learning rates.
+    pub rates: Rates<'a>,
+    /// The rule of a step.
+    pub update: Update,
+    /// Strength of the pull to the initial weights: the support loss gains proximal / 2 |theta - theta_0|^2.
+    pub proximal: f64,
+    /// Which weights change.
+    pub adapt: Adapt,
+    /// Where the last layer starts.
+    pub start: Start,
+    /// Weights of the query losses after steps 1, 2, ..: the loss that is differentiated is their weighted sum (MAML++,
+    /// multi-step loss). Empty: the loss after the last step alone.
+    pub step_weights: &'a [f64],
+    /// Support rows handled at once, the gradient being added up over them; 0: all. Results agree to rounding.
+    pub micro_batch: usize,
+    /// What the outer loop gets.
+    pub order: Order,
+}
+
+impl InnerLoop<'static> {
+    /// Plain SGD with one rate on all weights: MAML where `order` is [`Order::Second`].
+    pub const fn sgd(steps: usize, lr: f64, order: Order) -> Self {
+        Self {
+            steps,
+            rates: Rates::Same(lr),
+            update: Update::PLAIN,
+            proximal: 0.0,
+            adapt: Adapt::All,
+            start: Start::Learned,
+            step_weights: &[],
+            micro_batch: 0,
+            order,
+        }
+    }
+}
+
+impl InnerLoop<'_> {
+    /// The same loop with other steps or another rate, where given.
+    pub fn changed(self, steps: Option<usize>, lr: Option<f64>) -> Self {
+        Self { steps: steps.unwrap_or(self.steps), rates: lr.map_or(self.rates, Rates::Same), ..self }
+    }
+
+    /// Momentum and weight decay; 0 for Adam.
+    pub(crate) fn momentum_and_decay(&self) -> (f64, f64) {
+        match self.update {
+            Update::Sgd { momentum, weight_decay } => (momentum, weight_decay),
+            Update::Adam { .. } => (0.0, 0.0),
+        }
+    }
+
+    /// The one rate of plain SGD on all weights; an error for every other loop.
+    pub(crate) fn single_rate(&self) -> Result<f64> {
+        let plain = InnerLoop::sgd(self.steps, 0.0, self.order);
+        match self.rates {
+            Rates::Same(lr) if (InnerLoop { rates: plain.rates, ..*self }) == plain => Ok(lr),
+            _ => Err(Error::config("inner loop", format!("{self:?} is not plain SGD"))),
+        }
+    }
+
+    /// Whether the loop can run in Gram space: every step of the first layer is a combination of the support inputs.
+    pub fn fits_gram_space(&self) -> bool {
+        !matches!(self.rates, Rates::Weights(_)) && !matches!(self.update, Update::Adam { .. })
+    }
+
+    /// Whether values of the steps are kept for the way back.
+    pub(crate) fn is_differentiated_through(&self) -> bool {
+        self.order == Order::Second && self.steps > 0
+    }
+
+    /// Weight of the query loss after `step` steps in what is differentiated.
+    pub(crate) fn step_weight(&self, step: usize) -> f64 {
+        match self.step_weights {
+            [] => f64::from(u8::from(step == self.steps)),
+            weights if step == 0 => f64::from(u8::from(weights.is_empty())),
+            weights => weights[step - 1],
+        }
+    }
+
+    /// Checks every setting, alone and together, against a model and the planned limits.
+    pub(crate) fn validate(&self, shape: &MlpShape, plan: &Limits) -> Result<()> {
+        let saved = InnerMemory::of(self).saved_steps;
+        if saved > plan.inner.saved_steps {
+            let detail = format!("{saved} are more than the planned {}", plan.inner.saved_steps);
+            return Err(Error::config("inner_steps", detail));
+        }
+        self.validate_rates(shape)?;
+        self.validate_update()?;
+        self.validate_parts(shape)
+    }
+
+    fn validate_rates(&self, shape: &MlpShape) -> Result<()> {
+        let (rates, wanted) = match self.rates {
+            Rates::Same(lr) if lr.is_finite() => return Ok(()),
+            Rates::Same(_) => return Err(Error::config("inner_lr", "a finite number is needed")),
+            Rates::Layers(rates) => (rates, self.steps * shape.layers()),
+            Rates::Units(rates) => (rates, shape.widths.iter().sum()),
+            Rates::Weights(rates) => (rates, shape.len()),
+        };
+        if rates.len() != wanted {
+            return Err(Error::config("rates", format!("{wanted} are needed, not {}", rates.len())));
+        }
+        match rates.iter().find(|r| !r.is_finite()) {
+            Some(bad) => Err(Error::config("rates", format!("{bad} is not finite"))),
+            None => Ok(()),
+        }
+    }
+
+    fn validate_update(&self) -> Result<()> {
+        let bad = |what: &str| Err(Error::config("inner update", format!("{what}: {:?}", self.update)));
+        match self.update {
+            Update::Sgd { momentum, weight_decay } => {
+                if !(momentum.is_finite() && weight_decay.is_finite() && momentum >= 0.0 && weight_decay >= 0.0) {
+                    return bad("momentum and weight decay are finite and not negative");
+                }
+            }
+            Update::Adam { beta1, beta2, eps } => {
+                let decays_fit = [beta1, beta2].iter().all(|b| (0.0..1.0).contains(b));
+                if !decays_fit || !eps.is_finite() || eps <= 0.0 {
+                    return bad("decays lie in [0, 1) and eps is above 0");
+                }
+                if self.proximal != 0.0 {
+                    return bad("a proximal pull needs SGD");
+                }
+            }
+        }
+        if !(self.proximal.is_finite() && self.proximal >= 0.0) {
+            return Err(Error::config("proximal", format!("{} is not finite or below 0", self.proximal)));
+        }
+        Ok(())
+    }
+
+    /// What does not go together.
+    fn validate_parts(&self, shape: &MlpShape) -> Result<()> {
+        let refuse = |what: &str, detail: &str| Err(Error::config(what, detail));
+        if !self.step_weights.is_empty() && self.step_weights.len() != self.steps {
+            let detail = format!("{} weights for {} steps", self.step_weights.len(), self.steps);
+            return Err(Error::config("step_weights", detail));
+        }
+        if self.step_weights.iter().any(|w| !w.is_finite()) {
+            return refuse("step_weights", "every weight is finite");
+        }
+        if !self.step_weights.is_empty() && !matches!(self.order, Order::Second | Order::First | Order::Evaluate) {
+            return refuse("step_weights", "only gradients of the query loss can have one after each step");
+        }
+        if let Order::Implicit(cg) = self.order {
+            if self.proximal <= 0.0 {
+                return refuse("proximal", "the implicit gradient needs a pull above 0");
+            }
+            if self.adapt != Adapt::All || self.start != Start::Learned || self.update != Update::PLAIN {
+                return refuse("order", "the implicit gradient is that of plain steps on all weights");
+            }
+            if cg.tolerance <= 0.0 || cg.tolerance.is_nan() {
+                return refuse("order", "the conjugate-gradient tolerance is above 0");
+            }
+        }
+        if self.order == Order::Displacement && self.start == Start::Prototypes {
+            return refuse("order", "Reptile moves the weights an episode starts with; prototypes are none");
+        }
+        match self.adapt {
+            Adapt::Context(size) => self.validate_context(shape, size),
+            _ if self.start == Start::Prototypes && shape.layers() < 2 => {
+                refuse("start", "prototypes need a hidden layer")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn validate_context(&self, shape: &MlpShape, size: usize) -> Result<()> {
+        let plain = self.update == Update::PLAIN && self.proximal == 0.0 && matches!(self.rates, Rates::Same(_));
+        let orders = matches!(self.order, Order::Second | Order::First | Order::Evaluate);
+        if size == 0 || size > shape.input {
+            return Err(Error::config("context", format!("{size} elements for {} inputs", shape.input)));
+        }
+        if !plain || !orders || self.start == Start::Prototypes || !self.step_weights.is_empty() {
+            return Err(Error::config("context", "a context is adapted by plain SGD with one rate"));
+        }
+        Ok(())
+    }
+}
+
+/// What of an inner loop its memory depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InnerMemory {
+    /// Steps whose values are kept for the way back; 0 where nothing is differentiated through.
+    pub saved_steps: usize,
+    /// Momentum: velocities.
+    pub momentum: bool,
+    /// Weight decay or a proximal pull.
+    pub decay: bool,
+    /// Query losses after every step.
+    pub step_losses: bool,
+    /// The conjugate-gradient method's vectors.
+    pub implicit: bool,
+    /// Only the last layer is adapted.
+    pub last_layer: bool,
+    /// The last layer starts at prototypes.
+    pub prototypes: bool,
+    /// Elements of the context vector.
+    pub context: usize,
+    /// Support rows handled at once; 0: all.
+    pub micro_batch: usize,
+    /// Learned rates.
+    pub rates: usize,
+}
+
+impl InnerMemory {
+    /// Of one inner loop.
+    pub fn of(inner: &InnerLoop) -> Self {
+        let (momentum, decay) = inner.momentum_and_decay();
+        Self {
+            saved_steps: inner.steps,
+            momentum: momentum != 0.0,
+            decay: decay != 0.0 || inner.proximal != 0.0,
+            step_losses: !inner.step_weights.is_empty(),
+            implicit: matches!(inner.order, Order::Implicit(_)),
+            last_layer: inner.adapt == Adapt::Last,
+            prototypes: inner.start == Start::Prototypes,
+            context: if let Adapt::Context(size) = inner.adapt { size } else { 0 },
+            micro_batch: inner.micro_batch,
+            rates: inner.rates.len(),
+        }
+    }
+
+    /// Whether memory for this also serves `other`.
+    pub(crate) fn covers(&self, other: &InnerMemory) -> bool {
+        let has = |mine: bool, theirs: bool| mine || !theirs;
+        // A micro-batch needs less the smaller it is; 0 is the whole set.
+        let rows = |m: usize| if m == 0 { usize::MAX } else { m };
+        other.saved_steps <= self.saved_steps
+            && other.rates <= self.rates
+            && other.context <= self.context
+            && rows(other.micro_batch) <= rows(self.micro_batch)
+            && has(self.momentum, other.momentum)
+            && has(self.decay, other.decay)
+            && has(self.step_losses, other.step_losses)
+            && has(self.implicit, other.implicit)
+            && has(self.last_layer, other.last_layer)
+            && has(self.prototypes, other.prototypes)
+    }
+}
