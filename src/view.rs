@@ -177,7 +177,17 @@ impl<'a, T> Bags<'a, T> {
 
     /// Number of stored (token, weight) pairs.
     pub fn nnz(&self) -> usize {
-        self.tokens.len()
+        self.nnz_of(0..self.rows())
+    }
+
+    /// Number of stored pairs in some rows. Panics if they are not all there.
+    pub fn nnz_of(&self, rows: std::ops::Range<usize>) -> usize {
+        self.offsets[rows.end] - self.offsets[rows.start]
+    }
+
+    /// Rows `start..end`. Panics if they are not all there.
+    pub fn rows_range(&self, start: usize, end: usize) -> Bags<'a, T> {
+        Bags { offsets: &self.offsets[start..=end], ..*self }
     }
 
     /// Tokens and weights of row `i`. Panics if there is none.

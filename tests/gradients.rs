@@ -9,7 +9,7 @@ use metaglot::{Purpose, Rng};
 use proptest::prelude::*;
 use support::{LossKind, Problem, oracle, relative_error, shape};
 
-const LOSSES: [LossKind; 3] = [LossKind::Classes, LossKind::Lists, LossKind::Pairs];
+const LOSSES: [LossKind; 4] = [LossKind::Classes, LossKind::Lists, LossKind::Pairs, LossKind::Values];
 const KINDS: [InputKind; 2] = [InputKind::Dense, InputKind::Bag];
 
 /// A meta-gradient as one vector, and the loss of each episode.
@@ -145,7 +145,7 @@ fn the_hessian_product_is_symmetric_and_the_difference_of_gradients() {
                         .unwrap();
                 let mut product = |x| {
                     let mut hx = Params::zeros(&p.shape).unwrap();
-                    dense.support_hvp(&params, batch, x, &mut hx).unwrap();
+                    dense.support_hvp(&params, batch, x, &mut hx, &mut Vec::new()).unwrap();
                     oracle::flatten(&hx)
                 };
                 (product(&u), product(&v))

@@ -10,4 +10,4 @@ mod workspace;
 
 pub use ops::Lane;
 pub use team::Team;
-pub(crate) use workspace::{matrix, matrix_mut, take};
+pub(crate) use workspace::{Carver, matrix, matrix_mut, take};

@@ -98,9 +98,9 @@ impl<T: KernelElement> Lane<T> {
         Self { ops, pack, index, lanes }
     }
 
-    /// Bytes of packing space.
-    pub fn bytes(&self) -> usize {
-        size_of_val(&self.pack[..])
+    /// Bytes of packing space of one lane.
+    pub(crate) fn planned_bytes(cpu: &Cpu) -> usize {
+        pack_len(&cpu.ops::<T>().gemm, usize::MAX / 2, usize::MAX / 2) * size_of::<T>()
     }
 
     fn product(&mut self, form: Form, a: MatRef<T>, b: MatRef<T>, mut c: MatMut<T>, finish: Finish<T>) -> Result<()> {
@@ -207,6 +207,20 @@ impl<T: KernelElement> Lane<T> {
                 dst.as_mut_ptr(),
             );
         }
+        Ok(())
+    }
+
+    /// `dst += sum over j of weights[j] * table[index[j]]`, j rising, as one chain of additions onto `dst`.
+    pub(crate) fn gather_add(&mut self, index: &[u32], weights: &[T], table: MatRef<T>, dst: &mut [T]) -> Result<()> {
+        check_len("gather_add", "the weights", weights.len(), index.len())?;
+        check_len("gather_add", "the result", dst.len(), table.cols())?;
+        if let Some(&bad) = index.iter().find(|&&i| i as usize >= table.rows()) {
+            return Err(Error::shape("gather_add", format!("row {bad} of a table of {} rows", table.rows())));
+        }
+        let (n, dst) = (dst.len(), dst.as_mut_ptr());
+        let (index, weights, len) = (index.as_ptr(), weights.as_ptr(), index.len());
+        // SAFETY: lengths and every index were compared above; the contract allows the start value in place of `dst`.
+        unsafe { (self.ops.gather_sum)(len, index, weights, table.as_ptr(), table.ld(), n, dst.cast_const(), dst) };
         Ok(())
     }
 

@@ -52,9 +52,9 @@ impl<T: KernelElement> Team<T> {
         self.lanes.is_empty()
     }
 
-    /// Bytes of packing space of all lanes.
-    pub fn bytes(&self) -> usize {
-        self.lanes.iter().map(Lane::bytes).sum()
+    /// Bytes that [`Team::new`] allocates.
+    pub(crate) fn planned_bytes(cpu: &Cpu) -> usize {
+        cpu.thread_count() * (size_of::<Lane<T>>() + Lane::<T>::planned_bytes(cpu))
     }
 
     /// The first lane, for small work on the calling thread.
@@ -106,6 +106,57 @@ impl<T: KernelElement> Team<T> {
     /// [`Lane::gemm_tn`] on all threads.
     pub fn gemm_tn(&mut self, alpha: T, a: MatRef<T>, b: MatRef<T>, beta: T, c: MatMut<T>) -> Result<()> {
         self.product(Form::Tn, a, b, c, Finish { alpha, beta, bias: None, relu: false })
+    }
+
+    /// `c += alpha * sum over i < parts of a_i^T b_i`, i rising, with (a_i, b_i) = `part(i)`, k_i x m and k_i x n. Each
+    /// part's product is summed by itself and then added, so cutting the parts into several calls changes no bit.
+    pub(crate) fn add_products<'v>(
+        &mut self,
+        alpha: T,
+        parts: usize,
+        part_of: impl Fn(usize) -> (MatRef<'v, T>, MatRef<'v, T>) + Sync,
+        mut c: MatMut<T>,
+    ) -> Result<()> {
+        let finish = Finish { alpha, beta: T::ONE, bias: None, relu: false };
+        for i in 0..parts {
+            let (a, b) = part_of(i);
+            operands(Form::Tn, &a, &b, &mut c, finish)?;
+        }
+        let (m, n, c_rs) = (c.rows(), c.cols(), c.ld());
+        let c = Shared(c.as_mut_ptr());
+        let cpu = self.cpu.clone();
+        cpu.for_each_part(&mut self.lanes, |lane| {
+            let kernel = &lane.ops.gemm;
+            let by_rows = m / kernel.mr >= n / kernel.nr;
+            let own = |wanted: bool, len, unit| if wanted { part(len, unit, lane.lanes, lane.index) } else { 0..len };
+            let (rows, cols) = (own(by_rows, m, kernel.mr), own(!by_rows, n, kernel.nr));
+            // A panel of C stays in the second-level cache while all parts are added to it.
+            for j in cols.clone().step_by(kernel.nc) {
+                let width = kernel.nc.min(cols.end - j);
+                for i in 0..parts {
+                    let (a, b) = part_of(i);
+                    let epilogue = Epilogue { alpha, beta: T::ONE, bias: std::ptr::null(), relu: false };
+                    // Wrapping: an empty part begins behind its operand.
+                    let g = GemmOperands {
+                        m: rows.len(),
+                        n: width,
+                        k: a.rows(),
+                        a: a.as_ptr().wrapping_add(rows.start),
+                        a_rs: 1,
+                        a_cs: a.ld(),
+                        b: b.as_ptr().wrapping_add(j),
+                        b_rs: b.ld(),
+                        b_cs: 1,
+                        c: c.get().wrapping_add(rows.start * c_rs + j),
+                        c_rs,
+                        epilogue,
+                    };
+                    // SAFETY: all sizes were compared above; lanes own disjoint rows or columns of `c`.
+                    unsafe { gemm(kernel, &g, &mut lane.pack) };
+                }
+            }
+        });
+        Ok(())
     }
 
     /// `dst[i] = bias + sum of weights * table rows` of each bag; table: vocabulary x h, dst: rows x h.

@@ -109,7 +109,7 @@ pub struct Ops<T> {
     /// Matrix product.
     pub gemm: Gemm<T>,
     /// `dst[h] = init[h] + sum over j < len of weights[j] * table[index[j] * ld + h]` for h < n, j rising; `init` may
-    /// be null (zeros). Arguments: len, index, weights, table, ld, n, init, dst. Serves the token bag forward (table =
+    /// be null (zeros) or `dst` (in place); the sum is one chain that begins at `init`. Arguments: len, index, weights, table, ld, n, init, dst. Serves the token bag forward (table =
     /// embedding) and, over the transposed bags, its gradient (table = gradient of the output).
     pub gather_sum: unsafe fn(usize, *const u32, *const T, *const T, usize, usize, *const T, *mut T),
     /// The dot product of two bags with strictly rising tokens: na, tokens a, weights a, nb, tokens b, weights b.

@@ -219,8 +219,18 @@ impl EpisodeSource for LabelledSource<'_> {
 
     fn limits(&self) -> Limits {
         let (support, query) = (self.spec.n_way * self.spec.k_shot, self.spec.n_way * self.spec.queries);
-        let nnz = self.spec.meta_batch * (support + query) * self.longest;
-        Limits { episodes: self.spec.meta_batch, support, query, nnz, pairs: false, ..Limits::default() }
+        let (support_nnz, query_nnz) = (support * self.longest, query * self.longest);
+        let nnz = self.spec.meta_batch * (support_nnz + query_nnz);
+        Limits {
+            episodes: self.spec.meta_batch,
+            support,
+            query,
+            nnz,
+            support_nnz,
+            query_nnz,
+            pairs: false,
+            ..Limits::default()
+        }
     }
 
     fn check_shape(&self, shape: &MlpShape) -> Result<()> {

@@ -138,8 +138,18 @@ impl EpisodeSource for PairSource<'_> {
 
     fn limits(&self) -> Limits {
         let (support, query) = (2 * self.spec.support, 2 * self.spec.query);
-        let nnz = self.spec.meta_batch * (support + query) * self.longest;
-        Limits { episodes: self.spec.meta_batch, support, query, nnz, pairs: true, ..Limits::default() }
+        let (support_nnz, query_nnz) = (support * self.longest, query * self.longest);
+        let nnz = self.spec.meta_batch * (support_nnz + query_nnz);
+        Limits {
+            episodes: self.spec.meta_batch,
+            support,
+            query,
+            nnz,
+            support_nnz,
+            query_nnz,
+            pairs: true,
+            ..Limits::default()
+        }
     }
 
     fn check_shape(&self, shape: &MlpShape) -> Result<()> {

@@ -92,6 +92,17 @@ impl<'a, T: KernelElement> EpisodeSet<'a, T> {
         self.rows[t]..self.rows[t + 1]
     }
 
+    /// The most stored pairs of one episode.
+    pub(crate) fn most_nnz(&self) -> usize {
+        match &self.inputs {
+            Inputs::Dense(_) => 0,
+            Inputs::Bags(x) => {
+                let there = self.rows.windows(2).filter(|w| w[0] <= w[1] && w[1] <= x.rows());
+                there.map(|w| x.nnz_of(w[0]..w[1])).max().unwrap_or(0)
+            }
+        }
+    }
+
     /// The targets of episode t.
     pub(crate) fn targets(&self, t: usize) -> Targets<'a> {
         match self.targets {

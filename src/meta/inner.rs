@@ -11,7 +11,6 @@
 //! `theta_{k+1} = theta_k - A_k m^ / sqrt(v^ + eps)`. The algorithms of this folder are settings of this one loop.
 #![forbid(unsafe_code)]
 
-use super::Limits;
 use crate::error::{Error, Result};
 use crate::model::MlpShape;
 
@@ -102,8 +101,6 @@ pub enum Adapt {
     All,
     /// The last layer: ANIL.
     Last,
-    /// A context vector of so many elements, 0 at first, added to the last inputs of every example: CAVIA.
-    Context(usize),
 }
 
 /// Where an episode's last layer starts.
@@ -170,41 +167,38 @@ impl InnerLoop<'_> {
         }
     }
 
-    /// The one rate of plain SGD on all weights; an error for every other loop.
-    pub(crate) fn single_rate(&self) -> Result<f64> {
-        let plain = InnerLoop::sgd(self.steps, 0.0, self.order);
-        match self.rates {
-            Rates::Same(lr) if (InnerLoop { rates: plain.rates, ..*self }) == plain => Ok(lr),
-            _ => Err(Error::config("inner loop", format!("{self:?} is not plain SGD"))),
+    /// Why the loop cannot run in Gram space, if it cannot: there every step of the first layer is a combination of the
+    /// support inputs and one share of the initial weights.
+    pub fn needs_plain_form(&self) -> Option<&'static str> {
+        let (_, decay) = self.momentum_and_decay();
+        match self.update {
+            Update::Adam { .. } => Some("Adam divides each weight by its own second moment"),
+            _ if matches!(self.rates, Rates::Weights(_)) => Some("each weight has its own rate"),
+            _ if !self.rates.is_empty() && (decay != 0.0 || self.proximal != 0.0) => {
+                Some("with decay, learned rates give each unit its own share of the initial weights")
+            }
+            _ if self.order == Order::Displacement && decay != 0.0 => Some("decay moves weights that no input touches"),
+            _ => None,
         }
-    }
-
-    /// Whether the loop can run in Gram space: every step of the first layer is a combination of the support inputs.
-    pub fn fits_gram_space(&self) -> bool {
-        !matches!(self.rates, Rates::Weights(_)) && !matches!(self.update, Update::Adam { .. })
-    }
-
-    /// Whether values of the steps are kept for the way back.
-    pub(crate) fn is_differentiated_through(&self) -> bool {
-        self.order == Order::Second && self.steps > 0
     }
 
     /// Weight of the query loss after `step` steps in what is differentiated.
     pub(crate) fn step_weight(&self, step: usize) -> f64 {
-        match self.step_weights {
-            [] => f64::from(u8::from(step == self.steps)),
-            weights if step == 0 => f64::from(u8::from(weights.is_empty())),
-            weights => weights[step - 1],
+        match (self.step_weights, step) {
+            ([], _) => f64::from(u8::from(step == self.steps)),
+            (_, 0) => 0.0,
+            (weights, _) => weights[step - 1],
         }
     }
 
-    /// Checks every setting, alone and together, against a model and the planned limits.
-    pub(crate) fn validate(&self, shape: &MlpShape, plan: &Limits) -> Result<()> {
-        let saved = InnerMemory::of(self).saved_steps;
-        if saved > plan.inner.saved_steps {
-            let detail = format!("{saved} are more than the planned {}", plan.inner.saved_steps);
-            return Err(Error::config("inner_steps", detail));
-        }
+    /// Whether values of the steps are kept for the way back: for second order, and for the gradient of rates.
+    pub(crate) fn keeps_steps(&self) -> bool {
+        let through = self.order == Order::Second || (self.order == Order::First && !self.rates.is_empty());
+        through && self.steps > 0
+    }
+
+    /// Checks every setting, alone and together, against a model.
+    pub(crate) fn validate(&self, shape: &MlpShape) -> Result<()> {
         self.validate_rates(shape)?;
         self.validate_update()?;
         self.validate_parts(shape)
@@ -278,23 +272,8 @@ impl InnerLoop<'_> {
         if self.order == Order::Displacement && self.start == Start::Prototypes {
             return refuse("order", "Reptile moves the weights an episode starts with; prototypes are none");
         }
-        match self.adapt {
-            Adapt::Context(size) => self.validate_context(shape, size),
-            _ if self.start == Start::Prototypes && shape.layers() < 2 => {
-                refuse("start", "prototypes need a hidden layer")
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn validate_context(&self, shape: &MlpShape, size: usize) -> Result<()> {
-        let plain = self.update == Update::PLAIN && self.proximal == 0.0 && matches!(self.rates, Rates::Same(_));
-        let orders = matches!(self.order, Order::Second | Order::First | Order::Evaluate);
-        if size == 0 || size > shape.input {
-            return Err(Error::config("context", format!("{size} elements for {} inputs", shape.input)));
-        }
-        if !plain || !orders || self.start == Start::Prototypes || !self.step_weights.is_empty() {
-            return Err(Error::config("context", "a context is adapted by plain SGD with one rate"));
+        if self.start == Start::Prototypes && shape.layers() < 2 {
+            return refuse("start", "prototypes need a hidden layer");
         }
         Ok(())
     }
@@ -311,14 +290,16 @@ pub struct InnerMemory {
     pub decay: bool,
     /// Query losses after every step.
     pub step_losses: bool,
+    /// The adapted weights are the result: Reptile.
+    pub displacement: bool,
+    /// Adam's moments.
+    pub adam: bool,
     /// The conjugate-gradient method's vectors.
     pub implicit: bool,
     /// Only the last layer is adapted.
     pub last_layer: bool,
     /// The last layer starts at prototypes.
     pub prototypes: bool,
-    /// Elements of the context vector.
-    pub context: usize,
     /// Support rows handled at once; 0: all.
     pub micro_batch: usize,
     /// Learned rates.
@@ -330,33 +311,17 @@ impl InnerMemory {
     pub fn of(inner: &InnerLoop) -> Self {
         let (momentum, decay) = inner.momentum_and_decay();
         Self {
-            saved_steps: inner.steps,
+            saved_steps: if inner.keeps_steps() { inner.steps } else { 0 },
             momentum: momentum != 0.0,
             decay: decay != 0.0 || inner.proximal != 0.0,
             step_losses: !inner.step_weights.is_empty(),
+            adam: matches!(inner.update, Update::Adam { .. }),
+            displacement: inner.order == Order::Displacement,
             implicit: matches!(inner.order, Order::Implicit(_)),
             last_layer: inner.adapt == Adapt::Last,
             prototypes: inner.start == Start::Prototypes,
-            context: if let Adapt::Context(size) = inner.adapt { size } else { 0 },
             micro_batch: inner.micro_batch,
             rates: inner.rates.len(),
         }
-    }
-
-    /// Whether memory for this also serves `other`.
-    pub(crate) fn covers(&self, other: &InnerMemory) -> bool {
-        let has = |mine: bool, theirs: bool| mine || !theirs;
-        // A micro-batch needs less the smaller it is; 0 is the whole set.
-        let rows = |m: usize| if m == 0 { usize::MAX } else { m };
-        other.saved_steps <= self.saved_steps
-            && other.rates <= self.rates
-            && other.context <= self.context
-            && rows(other.micro_batch) <= rows(self.micro_batch)
-            && has(self.momentum, other.momentum)
-            && has(self.decay, other.decay)
-            && has(self.step_losses, other.step_losses)
-            && has(self.implicit, other.implicit)
-            && has(self.last_layer, other.last_layer)
-            && has(self.prototypes, other.prototypes)
     }
 }

@@ -8,7 +8,6 @@
 
 pub mod anil;
 mod batch;
-pub mod cavia;
 mod dense;
 pub mod fomaml;
 mod gram_space;
@@ -27,6 +26,7 @@ mod scatter;
 pub use batch::{BatchTargets, EpisodeSet, Inputs, MetaBatch};
 pub use dense::Dense;
 pub use gram_space::GramSpace;
+use gram_space::dot;
 pub use inner::{Adapt, ConjugateGradient, InnerLoop, InnerMemory, Order, Rates, Start, Update};
 pub use plan::{Limits, Plan};
 
@@ -63,6 +63,17 @@ pub enum Outcome {
     Diverged,
     /// The conjugate-gradient method did not reach its tolerance.
     Unsolved,
+}
+
+impl Outcome {
+    /// From whether everything is finite, and whether the linear system was solved.
+    pub(crate) fn of(finite: bool, solved: bool) -> Self {
+        match (finite, solved) {
+            (false, _) => Outcome::Diverged,
+            (true, false) => Outcome::Unsolved,
+            (true, true) => Outcome::Adapted,
+        }
+    }
 }
 
 impl<T: KernelElement> MetaGradient<T> {

@@ -2,15 +2,18 @@
 //!
 //! A scatter-add would race between threads or need atomics, and so give other bits each time. Instead the (token,
 //! example, weight) entries of the batch are sorted by token; each run of equal tokens is then one gather-and-sum
-//! over the examples' gradients, rows spread over the threads.
+//! over the examples' gradients, rows spread over the threads. Chunks of a batch add to the rows one after the other, in
+//! one chain of additions, so the bits do not depend on where the batch is cut.
 #![forbid(unsafe_code)]
 
+use super::Limits;
 use crate::backend::{Team, matrix_mut};
 use crate::cpu::KernelElement;
 use crate::error::Result;
+use crate::model::{InputKind, MlpShape};
 use crate::view::{Bags, MatRef};
 
-/// The entries of a batch, column-wise, and the space to sort them in.
+/// The entries of a chunk of episodes, column-wise, and the space to sort them in.
 pub(crate) struct Scatter<T> {
     tokens: Vec<u32>,
     examples: Vec<u32>,
@@ -18,29 +21,38 @@ pub(crate) struct Scatter<T> {
     spare_tokens: Vec<u32>,
     spare_examples: Vec<u32>,
     spare_weights: Vec<T>,
-    /// Where each run of equal tokens starts, and the end.
+    /// Where the entries of each row start, and the end.
     runs: Vec<usize>,
-}
-
-/// Bytes one entry takes in one of the two copies.
-pub(crate) const fn entry_bytes<T>() -> usize {
-    2 * size_of::<u32>() + size_of::<T>() + size_of::<usize>() / 2
 }
 
 /// Bits of a token sorted at once: 2^11 counters stay in the first-level cache.
 const DIGIT_BITS: u32 = 11;
 
 impl<T: KernelElement> Scatter<T> {
-    /// Space for `nnz` entries.
-    pub fn new(nnz: usize) -> Self {
+    /// Space for the entries of one chunk, and for the tokens of the whole batch.
+    pub fn new(shape: &MlpShape, limits: &Limits) -> Self {
+        let (entries, tokens, rows) = Self::lens(shape, limits);
         Self {
-            tokens: Vec::with_capacity(nnz),
-            examples: Vec::with_capacity(nnz),
-            weights: Vec::with_capacity(nnz),
-            spare_tokens: vec![0; nnz],
-            spare_examples: vec![0; nnz],
-            spare_weights: vec![T::ZERO; nnz],
-            runs: Vec::with_capacity(nnz + 1),
+            tokens: Vec::with_capacity(tokens),
+            examples: Vec::with_capacity(entries),
+            weights: Vec::with_capacity(entries),
+            spare_tokens: vec![0; tokens],
+            spare_examples: vec![0; entries],
+            spare_weights: vec![T::ZERO; entries],
+            runs: Vec::with_capacity(rows),
+        }
+    }
+
+    /// Bytes that [`Scatter::new`] allocates.
+    pub fn planned_bytes(shape: &MlpShape, limits: &Limits) -> usize {
+        let (entries, tokens, rows) = Self::lens(shape, limits);
+        2 * entries * (size_of::<u32>() + size_of::<T>()) + 2 * tokens * size_of::<u32>() + rows * size_of::<usize>()
+    }
+
+    fn lens(shape: &MlpShape, limits: &Limits) -> (usize, usize, usize) {
+        match shape.kind {
+            InputKind::Dense => (0, 0, 0),
+            InputKind::Bag => (limits.chunk_nnz(), limits.nnz, limits.row_count(shape) + 1),
         }
     }
 
@@ -49,6 +61,11 @@ impl<T: KernelElement> Scatter<T> {
         self.tokens.clear();
         self.examples.clear();
         self.weights.clear();
+    }
+
+    /// Adds the tokens of `bags` alone, for [`Scatter::rows`].
+    pub fn push_tokens(&mut self, bags: &Bags<T>) {
+        (0..bags.rows()).for_each(|i| self.tokens.extend_from_slice(bags.row(i).0));
     }
 
     /// Adds the entries of all rows of `bags`, numbered from `first_example`, weights times `scale`.
@@ -61,31 +78,42 @@ impl<T: KernelElement> Scatter<T> {
         }
     }
 
-    /// Sums `weight * dz[example]` for each token: `rows` become the tokens, rising, `dst` their sums (rows x hidden).
-    pub fn sum(
+    /// The different tokens that were pushed, rising.
+    pub fn rows(&mut self, vocabulary: usize, rows: &mut Vec<u32>) {
+        self.sort(vocabulary);
+        rows.clear();
+        for &token in &self.tokens {
+            if rows.last() != Some(&token) {
+                rows.push(token);
+            }
+        }
+    }
+
+    /// Adds the sum of `weight * dz[example]` to each of `rows` (rising, with every pushed token among them), in the
+    /// order of pushing: `dst` is rows x hidden.
+    pub fn add(
         &mut self,
         team: &mut Team<T>,
         vocabulary: usize,
         dz: MatRef<T>,
-        rows: &mut Vec<u32>,
+        rows: &[u32],
         dst: &mut [T],
     ) -> Result<()> {
         self.sort(vocabulary);
         self.runs.clear();
-        rows.clear();
-        for (i, &token) in self.tokens.iter().enumerate() {
-            if rows.last() != Some(&token) {
-                rows.push(token);
-                self.runs.push(i);
-            }
+        let mut end = 0;
+        for &row in rows {
+            self.runs.push(end);
+            end += self.tokens[end..].iter().take_while(|&&token| token == row).count();
         }
-        self.runs.push(self.tokens.len());
+        self.runs.push(end);
+        debug_assert_eq!(end, self.tokens.len(), "a token is not among the rows");
         let hidden = dz.cols();
         let dst = matrix_mut(&mut dst[..rows.len() * hidden], rows.len(), hidden);
         let this = &*self;
         team.each_row(dst, |lane, i, row| {
             let run = this.runs[i]..this.runs[i + 1];
-            lane.gather_sum(&this.examples[run.clone()], &this.weights[run], dz, None, row)
+            lane.gather_add(&this.examples[run.clone()], &this.weights[run], dz, row)
         })
     }
 
@@ -102,14 +130,15 @@ impl<T: KernelElement> Scatter<T> {
             for i in 0..self.tokens.len() {
                 let to = &mut starts[bucket(self.tokens[i])];
                 self.spare_tokens[*to] = self.tokens[i];
-                self.spare_examples[*to] = self.examples[i];
-                self.spare_weights[*to] = self.weights[i];
+                if let (Some(&example), Some(&weight)) = (self.examples.get(i), self.weights.get(i)) {
+                    (self.spare_examples[*to], self.spare_weights[*to]) = (example, weight);
+                }
                 *to += 1;
             }
-            let n = self.tokens.len();
+            let (n, entries) = (self.tokens.len(), self.examples.len());
             self.tokens.copy_from_slice(&self.spare_tokens[..n]);
-            self.examples.copy_from_slice(&self.spare_examples[..n]);
-            self.weights.copy_from_slice(&self.spare_weights[..n]);
+            self.examples.copy_from_slice(&self.spare_examples[..entries]);
+            self.weights.copy_from_slice(&self.spare_weights[..entries]);
         }
     }
 }
@@ -124,7 +153,9 @@ mod tests {
         let offsets = [0, 2, 5, 6, 7];
         let weights: Vec<f64> = (0..7).map(f64::from).collect();
         let bags = Bags::new(&tokens, &weights, &offsets, 1 << 20).unwrap();
-        let mut scatter = Scatter::new(7);
+        let limits = Limits { nnz: 7, support_nnz: 7, ..Limits::default() };
+        let shape = MlpShape { input: 1 << 20, kind: InputKind::Bag, widths: vec![1] };
+        let mut scatter = Scatter::new(&shape, &limits);
         scatter.push(&bags, 0, 1.0);
         scatter.sort(1 << 20);
         assert_eq!(scatter.tokens, [3, 5, 5, 5, 9, 70_000, 1_000_000]);

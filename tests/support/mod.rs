@@ -20,6 +20,7 @@ pub enum LossKind {
     Classes,
     Lists,
     Pairs,
+    Values,
 }
 
 /// A random meta-batch with its owned arrays; printed whole it names everything needed to see a failure again.
@@ -41,6 +42,7 @@ pub struct Set {
     pub weights: Vec<f64>,
     pub offsets: Vec<usize>,
     pub labels: Vec<u32>,
+    pub values: Vec<f64>,
     pub lists: Vec<usize>,
     pub positives: Vec<u32>,
     pub list_bounds: Vec<usize>,
@@ -94,13 +96,14 @@ impl Set {
             weights: vec![],
             offsets: vec![0],
             labels: vec![],
+            values: vec![],
             lists: vec![0],
             positives: vec![],
             list_bounds: vec![0],
         };
         for _ in 0..episodes {
             let n = match loss {
-                LossKind::Classes => about,
+                LossKind::Classes | LossKind::Values => about,
                 LossKind::Lists => set.random_lists(rng, about),
                 LossKind::Pairs => 2 * about.div_ceil(2),
             };
@@ -108,6 +111,9 @@ impl Set {
         }
         let n = *set.rows.last().unwrap();
         set.labels = (0..n).map(|_| rng.below(shape.outputs()) as u32).collect();
+        if loss == LossKind::Values {
+            set.values = (0..n * shape.outputs()).map(|_| rng.normal()).collect();
+        }
         match shape.kind {
             InputKind::Dense => set.dense = (0..n * shape.input).map(|_| rng.normal()).collect(),
             InputKind::Bag => (0..n).for_each(|_| set.random_bag(rng, shape.input)),
@@ -164,6 +170,7 @@ impl Set {
                 BatchTargets::Lists { offsets: &self.lists, positives: &self.positives, episodes: &self.list_bounds }
             }
             LossKind::Pairs => BatchTargets::Pairs,
+            LossKind::Values => BatchTargets::Values(&self.values),
         };
         EpisodeSet { inputs, rows: &self.rows, targets }
     }

@@ -45,6 +45,10 @@ pub fn loss(problem: &Problem, set: &Set, t: usize, theta: &[f64]) -> f64 {
     let out: Vec<Vec<f64>> = range.clone().map(|i| outputs(shape, theta, &set.dense_row(shape, i))).collect();
     let terms: Vec<f64> = match problem.loss {
         LossKind::Classes => range.zip(&out).map(|(i, z)| cross_entropy(z, set.labels[i] as usize)).collect(),
+        LossKind::Values => {
+            let wanted = &set.values[range.start * shape.outputs()..range.end * shape.outputs()];
+            out.iter().flatten().zip(wanted).map(|(o, y)| (o - y) * (o - y)).collect()
+        }
         LossKind::Lists => (set.list_bounds[t]..set.list_bounds[t + 1])
             .map(|l| {
                 let rows = set.lists[l] - set.rows[t]..set.lists[l + 1] - set.rows[t];

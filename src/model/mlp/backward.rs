@@ -7,8 +7,8 @@ use crate::cpu::KernelElement;
 use crate::error::Result;
 use crate::model::MlpShape;
 
-/// From the last layer's gradient (left by `forward`) fills the gradients of all pre-activations, and does
-/// `dphi = alpha * gradient + beta * dphi` for the head's weights.
+/// From the last layer's gradient (left by `forward` or [`Saved::set_out_gradient`]) fills the gradients of all
+/// pre-activations, and with `dphi` does `dphi = alpha * gradient + beta * dphi` for the head's weights.
 pub(crate) fn backward<T: KernelElement>(
     lane: &mut Lane<T>,
     shape: &MlpShape,
@@ -16,7 +16,7 @@ pub(crate) fn backward<T: KernelElement>(
     saved: &mut Saved<T>,
     alpha: T,
     beta: T,
-    dphi: &mut [T],
+    mut dphi: Option<&mut [T]>,
 ) -> Result<()> {
     let n = saved.n;
     for layer in shape.head_layers().rev() {
@@ -29,9 +29,11 @@ pub(crate) fn backward<T: KernelElement>(
         let weight = matrix(&phi[layer.weight.clone()], layer.outputs, layer.inputs);
         lane.gemm_nn(T::ONE, delta, weight, T::ZERO, matrix_mut(below, n, layer.inputs))?;
         lane.relu_mask(act, below)?;
-        let dweight = matrix_mut(&mut dphi[layer.weight], layer.outputs, layer.inputs);
-        lane.gemm_tn(alpha, delta, matrix(act, n, layer.inputs), beta, dweight)?;
-        lane.col_sum(alpha, delta, beta, &mut dphi[layer.bias])?;
+        if let Some(dphi) = &mut dphi {
+            let dweight = matrix_mut(&mut dphi[layer.weight], layer.outputs, layer.inputs);
+            lane.gemm_tn(alpha, delta, matrix(act, n, layer.inputs), beta, dweight)?;
+            lane.col_sum(alpha, delta, beta, &mut dphi[layer.bias])?;
+        }
     }
     Ok(())
 }

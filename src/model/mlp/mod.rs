@@ -12,8 +12,8 @@ pub(crate) use backward::backward;
 pub(crate) use forward::forward;
 pub(crate) use rop::{Direction, rop, scratch_len};
 
-use crate::backend::{matrix, take};
-use crate::model::{MlpShape, Targets, saved_len};
+use crate::backend::{Carver, matrix};
+use crate::model::MlpShape;
 use crate::view::MatRef;
 
 /// What one pass over n examples leaves for the passes after it.
@@ -36,19 +36,37 @@ impl<'a, T> Saved<'a, T> {
         n * (hidden + outputs) + loss + n * (hidden + outputs)
     }
 
-    /// Takes the pieces off `rest`.
-    pub fn carve(shape: &MlpShape, n: usize, targets: &Targets, rest: &mut &'a mut [T]) -> Self {
+    /// Takes the pieces for n rows off `memory`, with `loss` elements that the loss keeps.
+    pub fn lay_out(shape: &MlpShape, n: usize, loss: usize, memory: &mut Carver<'a, T>) -> Self {
         let (hidden, outputs) = (shape.hidden_sum(), shape.outputs());
-        let acts = take(rest, n * hidden);
-        let out = take(rest, n * outputs);
-        let loss = take(rest, saved_len(targets, n, outputs));
-        let deltas = take(rest, n * (hidden + outputs));
+        let acts = memory.take(n * hidden);
+        let out = memory.take(n * outputs);
+        let loss = memory.take(loss);
+        let deltas = memory.take(n * (hidden + outputs));
         Self { n, acts, out, loss, deltas }
     }
 
     /// The last layer's outputs.
     pub fn out<'s>(&'s self, shape: &MlpShape) -> MatRef<'s, T> {
         matrix(self.out, self.n, shape.outputs())
+    }
+
+    /// The same as a slice, n x outputs.
+    pub fn out_slice(&self) -> &[T] {
+        self.out
+    }
+
+    /// Sets the gradient with respect to the last layer's outputs, for a loss that is computed elsewhere.
+    pub fn set_out_gradient(&mut self, shape: &MlpShape, dout: &[T])
+    where
+        T: Copy,
+    {
+        self.deltas[layer_start(shape, self.n, shape.layers())..].copy_from_slice(dout);
+    }
+
+    /// The place of that gradient.
+    pub fn out_gradient(&mut self, shape: &MlpShape) -> &mut [T] {
+        &mut self.deltas[layer_start(shape, self.n, shape.layers())..]
     }
 
     /// The gradient with respect to the first layer's pre-activations, n x hidden.

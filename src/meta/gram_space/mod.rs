@@ -1,0 +1,355 @@
+//! The meta-gradient in Gram space: exact, without a copy of the first layer.
+//!
+//! Support inputs X (N x D), query inputs X' (M x D), first layer W1 (H x D), b1; phi = all later layers, the head;
+//! inner rate a; Z = first-layer pre-activations on the support set (N x H); delta = dLoss/dZ. The gradient of W1 on
+//! the support set is delta^T X, so an inner step changes Z by a product with a small matrix:
+//!
+//! ```text
+//! G  = X  X^T + 1      (N x N)      the "+ 1" carries the bias b1 along
+//! G' = X' X^T + 1      (M x N)
+//! Z_0 = X W1^T + b1,   Z'_0 = X' W1^T + b1
+//! step k = 0..S-1:     (delta_k, dphi_k) = gradient of the head's mean loss at (Z_k, phi_k)
+//!                      Z_{k+1} = Z_k - a G delta_k        phi_{k+1} = phi_k - a dphi_k
+//! query:               Z' = Z'_0 - a G' (delta_0 + ... + delta_{S-1});  (eps, v) = gradient at (Z', phi_S)
+//! ```
+//!
+//! Reverse sweep: the adjoint of delta_k is c - a G u, that of dphi_k is -a v, and the head's gradient map has a
+//! symmetric Jacobian, its Hessian; so each step needs one Hessian-vector product of the head alone:
+//!
+//! ```text
+//! c = -a G'^T eps,   u = 0 (N x H)
+//! k = S-1..0:          (dZ, dphi) = HVP of the head's support loss at (Z_k, phi_k) along (c - a G u, -a v)
+//!                      u += dZ,  v += dphi
+//! meta-gradient:       dW1 = eps^T X' + u^T X      db1 = column sums of eps and u      dphi = v
+//! ```
+//!
+//! What else an [`InnerLoop`] asks for (velocities, decay, other rates, a loss after every step, the implicit gradient) keeps
+//! the first layer in the span of W_0 and the support inputs; `steps`, `sweep` and `implicit` have its algebra.
+//!
+//! Passes over memory: the inputs are read once for Z_0 and Z'_0 of all episodes (one product), once for G and G', and
+//! once for dW1. Everything between is per episode and stays in one thread's cache.
+#![forbid(unsafe_code)]
+
+mod episode;
+mod implicit;
+mod memory;
+mod rates;
+mod steps;
+mod sweep;
+mod work;
+
+pub(in crate::meta) use episode::lane_len;
+pub(in crate::meta) use rates::dot;
+
+use std::ops::Range;
+
+use super::scatter::Scatter;
+use super::{InnerLoop, Inputs, Limits, MetaBatch, MetaGradient, Order, Outcome, Plan, Start};
+use crate::backend::{Team, matrix, matrix_mut};
+use crate::cpu::{Cpu, KernelElement};
+use crate::error::{Error, Result};
+use crate::model::{InputKind, MlpShape, Params};
+use crate::view::MatRef;
+use episode::Step;
+use work::Work;
+
+/// Computes meta-gradients in Gram space; owns all memory they need.
+pub struct GramSpace<T: KernelElement> {
+    plan: Plan,
+    team: Team<T>,
+    /// Pre-activations of a chunk's query rows, then of its support rows; after the sweep their adjoints eps and u. One
+    /// table, so that a token's gradient can be summed over both.
+    z: Vec<T>,
+    /// Outputs of all query rows.
+    out: Vec<T>,
+    /// Each episode's gradient of the first layer's bias, the head and the rates, for a chunk.
+    rows: Vec<T>,
+    /// The mean of the rates' part.
+    rates: Vec<T>,
+    /// Each lane's memory for the episode it works on.
+    scratch: Vec<T>,
+    scatter: Scatter<T>,
+    /// Where the last batch's query rows end.
+    out_rows: usize,
+}
+
+impl<T: KernelElement> GramSpace<T> {
+    /// Allocates everything for batches up to `limits`, on the threads of `cpu`.
+    pub fn new(cpu: &Cpu, shape: &MlpShape, limits: Limits) -> Result<Self> {
+        let plan = Plan::new::<T>(cpu, shape, limits)?;
+        let zeros = |n: usize| vec![T::ZERO; n];
+        Ok(Self {
+            team: Team::new(cpu),
+            z: zeros(plan.z_len),
+            out: zeros(plan.out_len),
+            rows: zeros(limits.chunk() * plan.row_len),
+            rates: zeros(limits.inner.rates),
+            scratch: zeros(plan.lanes * plan.lane_len),
+            scatter: Scatter::new(shape, &limits),
+            out_rows: 0,
+            plan,
+        })
+    }
+
+    /// The sizes it was made for.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Outputs (logits, scores, embeddings) of the last batch's query rows after adaptation, stacked.
+    pub fn query_outputs(&self) -> MatRef<'_, T> {
+        matrix(&self.out, self.out_rows, self.plan.shapes.whole.outputs())
+    }
+
+    /// Adapts `params` to each episode's support set, measures the query loss, and (unless the order is
+    /// [`Order::Evaluate`]) writes the mean meta-gradient over the episodes to `gradient`.
+    ///
+    /// Fails where the batch does not fit the model or the plan, or the loop does not fit Gram space. Allocates nothing.
+    pub fn run(
+        &mut self,
+        params: &Params<T>,
+        batch: &MetaBatch<T>,
+        inner: &InnerLoop,
+        gradient: &mut MetaGradient<T>,
+    ) -> Result<()> {
+        self.run_episodes(params, batch, inner, 0..batch.episodes(), gradient)
+    }
+
+    /// The same for some episodes of the batch alone: the gradient is their mean. One episode at a time gives each one's
+    /// own meta-gradient, to be added up elsewhere.
+    pub fn run_episodes(
+        &mut self,
+        params: &Params<T>,
+        batch: &MetaBatch<T>,
+        inner: &InnerLoop,
+        episodes: Range<usize>,
+        gradient: &mut MetaGradient<T>,
+    ) -> Result<()> {
+        self.check(params, batch, inner, &episodes)?;
+        let shape = &params.shape;
+        gradient.query_loss.clear();
+        gradient.query_loss.resize(episodes.len(), T::ZERO);
+        gradient.outcomes.clear();
+        gradient.outcomes.resize(episodes.len(), Outcome::Adapted);
+        self.out_rows = batch.query.rows[episodes.end] - batch.query.rows[episodes.start];
+        if inner.order != Order::Evaluate {
+            gradient.check(shape, Limits::of(batch, inner).row_count(shape))?;
+            self.begin_gradient(batch, inner, &episodes, gradient);
+        }
+        let chunk = self.plan.limits.chunk();
+        let mean = T::ONE / T::from_f64(episodes.len().max(1) as f64);
+        for start in episodes.clone().step_by(chunk) {
+            let part = start..episodes.end.min(start + chunk);
+            self.forward(params, batch, &part)?;
+            self.adapt(params, batch, inner, episodes.start, &part, gradient)?;
+            if inner.order != Order::Evaluate {
+                self.add_first(batch, inner, &part, mean, gradient)?;
+                self.add_rows(shape, inner.rates.len(), part.len(), mean, gradient)?;
+            }
+        }
+        gradient.rates.clear();
+        if inner.order != Order::Evaluate {
+            gradient.rates.extend(self.rates[..inner.rates.len()].iter().map(|r| r.to_f64()));
+        }
+        Ok(())
+    }
+
+    fn check(
+        &self,
+        params: &Params<T>,
+        batch: &MetaBatch<T>,
+        inner: &InnerLoop,
+        episodes: &Range<usize>,
+    ) -> Result<()> {
+        if params.shape != self.plan.shapes.whole {
+            return Err(Error::shape("meta-step", "the weights are of another shape than the workspace"));
+        }
+        batch.validate(&params.shape)?;
+        inner.validate(&params.shape)?;
+        if let Some(why) = inner.needs_plain_form() {
+            return Err(Error::config("inner loop", format!("it does not fit Gram space: {why}")));
+        }
+        if episodes.start > episodes.end || episodes.end > batch.episodes() {
+            return Err(Error::shape("meta-step", format!("episodes {episodes:?} of {}", batch.episodes())));
+        }
+        let (planned, found) = (&self.plan.limits, Limits::of(batch, inner));
+        let found = Limits { recompute: planned.recompute, task_chunk: planned.task_chunk, ..found };
+        let fits = planned.covers(&found)
+            && lane_len(&self.plan.shapes, &found) <= self.plan.lane_len
+            && inner.rates.len() <= planned.inner.rates;
+        if fits {
+            return Ok(());
+        }
+        Err(Error::shape("meta-step", format!("{found:?} exceeds the plan's {planned:?}")))
+    }
+
+    /// Zeroes the gradient; for bags, finds the rows of the embedding table that occur.
+    fn begin_gradient(
+        &mut self,
+        batch: &MetaBatch<T>,
+        inner: &InnerLoop,
+        episodes: &Range<usize>,
+        gradient: &mut MetaGradient<T>,
+    ) {
+        gradient.bias.fill(T::ZERO);
+        gradient.head.fill(T::ZERO);
+        self.rates.fill(T::ZERO);
+        gradient.rows.clear();
+        let uses = Uses::of(inner);
+        self.scatter.clear();
+        for (set, used) in [(&batch.query, uses.query), (&batch.support, uses.support)] {
+            if let (Inputs::Bags(bags), true) = (&set.inputs, used) {
+                let rows = bags.rows_range(set.rows[episodes.start], set.rows[episodes.end]);
+                self.scatter.push_tokens(&rows);
+            }
+        }
+        let shape = &self.plan.shapes.whole;
+        if shape.kind == InputKind::Bag {
+            self.scatter.rows(shape.input, &mut gradient.rows);
+            gradient.first[..gradient.rows.len() * shape.hidden()].fill(T::ZERO);
+        } else {
+            gradient.first.fill(T::ZERO);
+        }
+    }
+
+    /// Z'_0 and Z_0 of the chunk's rows, X W1^T + b1, on all threads.
+    fn forward(&mut self, params: &Params<T>, batch: &MetaBatch<T>, part: &Range<usize>) -> Result<()> {
+        let (shape, h) = (&params.shape, params.shape.hidden());
+        let mut at = 0;
+        for set in [&batch.query, &batch.support] {
+            let (from, to) = (set.rows[part.start], set.rows[part.end]);
+            let z = matrix_mut(&mut self.z[at..], to - from, h);
+            match &set.inputs {
+                Inputs::Dense(x) => {
+                    let w = matrix(&params.first, h, shape.input);
+                    self.team.linear(x.rows_range(from, to), w, &params.bias, z)?;
+                }
+                Inputs::Bags(x) => {
+                    let table = matrix(&params.first, shape.input, h);
+                    self.team.bag_linear(&x.rows_range(from, to), table, &params.bias, z)?;
+                }
+            }
+            at += (to - from) * h;
+        }
+        Ok(())
+    }
+
+    /// The chunk's episodes, spread over the lanes.
+    fn adapt(
+        &mut self,
+        params: &Params<T>,
+        batch: &MetaBatch<T>,
+        inner: &InnerLoop,
+        first: usize,
+        part: &Range<usize>,
+        gradient: &mut MetaGradient<T>,
+    ) -> Result<()> {
+        let (h, c) = (params.shape.hidden(), params.shape.outputs());
+        let rows = |set: &[usize], range: &Range<usize>| set[range.end] - set[range.start];
+        let (nq, ns) = (rows(batch.query.rows, part), rows(batch.support.rows, part));
+        let before = rows(batch.query.rows, &(first..part.start));
+        let row_len = h + params.shape.head_len() + inner.rates.len();
+        let (z_query, z_support) = self.z[..(nq + ns) * h].split_at_mut(nq * h);
+        let own = part.start - first..part.end - first;
+        let work = Work {
+            episodes: part.clone(),
+            z_support,
+            z_query,
+            out: &mut self.out[before * c..(before + nq) * c],
+            rows: &mut self.rows[..part.len() * row_len],
+            losses: &mut gradient.query_loss[own.clone()],
+            outcomes: &mut gradient.outcomes[own],
+            scratch: &mut self.scratch,
+        };
+        let step = Step { params, shapes: &self.plan.shapes, batch, inner, limits: &self.plan.limits };
+        let cut = |work, left, all| work::split(work, &step, row_len, left, all);
+        self.team.spread(work, cut, |lane, work| work::run(lane, &step, row_len, work))
+    }
+
+    /// dW1 += mean * (eps^T X' + u^T X) of each episode, one after the other, from what the episodes left in `z`.
+    fn add_first(
+        &mut self,
+        batch: &MetaBatch<T>,
+        inner: &InnerLoop,
+        part: &Range<usize>,
+        mean: T,
+        gradient: &mut MetaGradient<T>,
+    ) -> Result<()> {
+        let (shape, h) = (&self.plan.shapes.whole, self.plan.shapes.whole.hidden());
+        let uses = Uses::of(inner);
+        let first_row = [batch.query.rows[part.start], batch.support.rows[part.start]];
+        let nq = batch.query.rows[part.end] - first_row[0];
+        let ns = batch.support.rows[part.end] - first_row[1];
+        let dz = matrix(&self.z, nq + ns, h);
+        // Where an episode's rows lie in the table of adjoints: all queries first, then all supports.
+        let rows_of = |t: usize, query: bool| {
+            let (set, first, base) =
+                if query { (&batch.query, first_row[0], 0) } else { (&batch.support, first_row[1], nq) };
+            (set, set.range(t), base + set.rows[t] - first)
+        };
+        let sides: &[bool] = match (uses.query, uses.support) {
+            (true, true) => &[true, false],
+            (true, false) => &[true],
+            (false, true) => &[false],
+            (false, false) => &[],
+        };
+        if shape.kind == InputKind::Dense {
+            let place = |i: usize| {
+                let (set, range, at) = rows_of(part.start + i / sides.len(), sides[i % sides.len()]);
+                let Inputs::Dense(x) = set.inputs else { unreachable!("validated: dense inputs") };
+                (dz.rows_range(at, at + range.len()), x.rows_range(range.start, range.end))
+            };
+            let dw = matrix_mut(&mut gradient.first, h, shape.input);
+            return self.team.add_products(mean, part.len() * sides.len(), place, dw);
+        }
+        self.scatter.clear();
+        for t in part.clone() {
+            for &query in sides {
+                let (set, range, at) = rows_of(t, query);
+                if let Inputs::Bags(bags) = &set.inputs {
+                    self.scatter.push(&bags.rows_range(range.start, range.end), at, mean);
+                }
+            }
+        }
+        self.scatter.add(&mut self.team, shape.input, dz, &gradient.rows, &mut gradient.first)
+    }
+
+    /// Adds the mean of the episodes' rows to bias, head and rates, one after the other.
+    fn add_rows(
+        &mut self,
+        shape: &MlpShape,
+        rates: usize,
+        episodes: usize,
+        mean: T,
+        gradient: &mut MetaGradient<T>,
+    ) -> Result<()> {
+        let (h, head) = (shape.hidden(), shape.head_len());
+        for row in self.rows.chunks_exact(h + head + rates).take(episodes) {
+            let lane = self.team.lane();
+            lane.axpy(mean, &row[..h], &mut gradient.bias)?;
+            lane.axpy(mean, &row[h..h + head], &mut gradient.head)?;
+            lane.axpy(mean, &row[h + head..], &mut self.rates[..rates])?;
+        }
+        Ok(())
+    }
+}
+
+/// Which sets' inputs enter the first layer's gradient.
+#[derive(Clone, Copy)]
+struct Uses {
+    query: bool,
+    support: bool,
+}
+
+impl Uses {
+    fn of(inner: &InnerLoop) -> Self {
+        let query = inner.order != Order::Displacement;
+        let support = match inner.order {
+            Order::Second | Order::First if inner.start == Start::Prototypes => true,
+            Order::Second => inner.steps > 0,
+            Order::Implicit(_) | Order::Displacement => true,
+            Order::First | Order::Evaluate => false,
+        };
+        Self { query, support }
+    }
+}

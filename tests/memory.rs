@@ -1,0 +1,81 @@
+//! The plan names every byte a workspace takes, before anything runs; what runs takes no more.
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use metaglot::cpu::Cpu;
+use metaglot::meta::{GramSpace, InnerLoop, Limits, MetaGradient, Order, Plan, Update};
+use metaglot::model::InputKind;
+use support::{LossKind, Problem, shape};
+
+/// The system's allocator, counting the bytes in use and the most there were.
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK.fetch_max(live, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Planned bytes, and the most that making the workspace and two meta-steps took.
+fn planned_and_measured(
+    kind: InputKind,
+    cpu: &Cpu,
+    inner: InnerLoop,
+    change: impl Fn(Limits) -> Limits,
+) -> (usize, usize) {
+    let p = Problem::random(12, shape(kind, &[40, 33, 17, 3]), LossKind::Classes, 9, 25, 30);
+    let params = p.params::<f32>();
+    p.with_batch::<f32, _>(|batch| {
+        let limits = change(Limits::of(batch, &inner));
+        let planned = Plan::new::<f32>(cpu, &p.shape, limits).unwrap().bytes();
+        let mut gradient = MetaGradient::new(&p.shape, &limits);
+        let before = LIVE.load(Ordering::Relaxed);
+        PEAK.store(before, Ordering::Relaxed);
+        let mut gram = GramSpace::<f32>::new(cpu, &p.shape, limits).unwrap();
+        cpu.install(|| (0..2).for_each(|_| gram.run(&params, batch, &inner, &mut gradient).unwrap()));
+        (planned, PEAK.load(Ordering::Relaxed) - before)
+    })
+}
+
+/// A program of its own: any other thread, the test harness's too, would be counted.
+fn main() {
+    let maml = |steps| InnerLoop::sgd(steps, 0.02, Order::Second);
+    let heavy = InnerLoop { update: Update::Sgd { momentum: 0.5, weight_decay: 0.1 }, ..maml(7) };
+    let loops =
+        [maml(5), heavy, InnerLoop { micro_batch: 4, ..maml(5) }, InnerLoop { order: Order::First, ..maml(50) }];
+    for cpu in [1, 2].map(|threads| Cpu::new().threads(threads).unwrap()) {
+        for kind in [InputKind::Dense, InputKind::Bag] {
+            for inner in loops {
+                for (recompute, task_chunk) in [(false, 0), (true, 2)] {
+                    let change = |limits| Limits { recompute, task_chunk, ..limits };
+                    let (planned, measured) = planned_and_measured(kind, &cpu, inner, change);
+                    assert_eq!(planned, measured, "{cpu:?}, {kind:?}, {inner:?}, {recompute}, {task_chunk}, seed 12");
+                }
+            }
+        }
+        let (few, _) = planned_and_measured(InputKind::Dense, &cpu, maml(10), |limits| limits);
+        let (many, _) =
+            planned_and_measured(InputKind::Dense, &cpu, maml(100), |limits| Limits { recompute: true, ..limits });
+        assert!(many <= 2 * few, "{many} bytes for 100 recomputed steps, {few} for 10");
+    }
+    println!("planned_bytes_are_the_bytes_taken ... ok");
+}
