@@ -14,6 +14,7 @@
 //! | [`episode`] | a dataset | support and query sets |
 //! | [`optim`] | a meta-gradient | new weights |
 //! | [`checkpoint`] | weights and a run's state | a file, and back |
+//! | [`case`] | one problem in a file | its meta-gradient in a file, for any other program to compare |
 //! | [`train`] | all of the above | a meta-trained model |
 //! | [`task`] | a model and a few examples | classes, translations, summaries, answers |
 //!
@@ -49,6 +50,8 @@ pub mod episode;
 pub mod optim;
 
 pub mod checkpoint;
+
+pub mod case;
 
 pub mod train;
 

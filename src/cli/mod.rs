@@ -5,9 +5,11 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod case;
 mod classify;
 mod curves;
 mod demo;
+mod grad;
 mod info;
 mod items;
 mod lines;
@@ -57,6 +59,10 @@ pub enum Command {
     Summarize(summarize::Summarize),
     /// Say what a dataset or a checkpoint holds and where it came from.
     Info(info::Info),
+    /// Write a random meta-gradient problem for `metaglot grad`.
+    Case(case::Case),
+    /// Compute the meta-gradient of a problem in a file.
+    Grad(grad::Grad),
 }
 
 /// Does what the arguments say. A reader of `out` that goes away (`| head`) is no error.
@@ -70,6 +76,8 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<()> {
         Command::Answer(answer) => answer.run(out),
         Command::Summarize(summarize) => summarize.run(out),
         Command::Info(info) => info.run(out),
+        Command::Case(case) => case.run(out),
+        Command::Grad(grad) => grad.run(out),
     };
     match done {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),
