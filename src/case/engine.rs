@@ -9,8 +9,11 @@ use crate::model::{MlpShape, Params};
 /// Which way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathChoice {
+    /// In Gram space wherever the inner loop fits it.
     Auto,
+    /// In Gram space, or an error.
     Gram,
+    /// In the plain form.
     Dense,
 }
 
@@ -22,7 +25,9 @@ pub enum Engine<T: KernelElement> {
 impl<T: KernelElement> Engine<T> {
     pub fn new(cpu: &Cpu, shape: &MlpShape, limits: Limits, inner: &InnerLoop, choice: PathChoice) -> Result<Self> {
         match choice {
-            PathChoice::Auto if !inner.fits_gram_space() => Self::new(cpu, shape, limits, inner, PathChoice::Dense),
+            PathChoice::Auto if inner.needs_plain_form().is_some() => {
+                Self::new(cpu, shape, limits, inner, PathChoice::Dense)
+            }
             PathChoice::Dense => Ok(Engine::Dense(Box::new(Dense::new(cpu, shape, limits)?))),
             _ => Ok(Engine::Gram(Box::new(GramSpace::new(cpu, shape, limits)?))),
         }
@@ -41,10 +46,17 @@ impl<T: KernelElement> Engine<T> {
         }
     }
 
-    pub fn explanation(&self) -> &'static str {
+    /// Which way, why, and the bytes the workspace takes.
+    pub fn explanation(&self, inner: &InnerLoop) -> String {
         match self {
-            Engine::Gram(_) => "gram",
-            Engine::Dense(_) => "dense",
+            Engine::Gram(gram) => {
+                let bytes = gram.plan().bytes();
+                format!("gram: every step of the first layer lies in the span of the support inputs; {bytes} bytes")
+            }
+            Engine::Dense(_) => match inner.needs_plain_form() {
+                Some(why) => format!("dense: {why}"),
+                None => "dense: it was asked for".to_string(),
+            },
         }
     }
 }

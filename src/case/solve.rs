@@ -10,7 +10,7 @@ use crate::dtype::{Dtype, Element};
 use crate::error::{Error, Result};
 use crate::meta::{
     BatchTargets, ConjugateGradient, Dense, EpisodeSet, InnerLoop, Inputs, Limits, MetaBatch, MetaGradient, Order,
-    Outcome, anil, cavia, fomaml, imaml, maml, meta_sgd, proto_maml, protonet, reptile,
+    Outcome, anil, fomaml, imaml, maml, meta_sgd, proto_maml, protonet, reptile,
 };
 use crate::model::Params;
 use crate::view::MatRef;
@@ -34,8 +34,6 @@ pub enum Algorithm {
     ProtoNet,
     /// [`proto_maml`].
     ProtoMaml,
-    /// [`cavia`], with a context of so many elements, added to the last inputs.
-    Cavia(usize),
     /// The mean over the tasks of the support loss's Hessian times the case's `v`.
     Hvp,
 }
@@ -52,7 +50,6 @@ impl Algorithm {
             Algorithm::MetaSgd => "metasgd",
             Algorithm::ProtoNet => "protonet",
             Algorithm::ProtoMaml => "protomaml",
-            Algorithm::Cavia(_) => "cavia",
             Algorithm::Hvp => "hvp",
         }
     }
@@ -108,7 +105,7 @@ pub fn solve<T: KernelElement>(cpu: &Cpu, case: &Case, algorithm: Algorithm, pat
         params.push(("grad_alpha", unflattened(&theta, &rates)));
     }
     let losses = ("query_loss", gradient.query_loss);
-    Ok(Answer { algorithm, path: engine.explanation().to_string(), params, losses, outcomes: gradient.outcomes })
+    Ok(Answer { algorithm, path: engine.explanation(&inner), params, losses, outcomes: gradient.outcomes })
 }
 
 /// The inner loop of an algorithm, from the case's settings.
@@ -130,7 +127,6 @@ fn inner_loop<'a>(case: &Case, algorithm: Algorithm, alpha: Option<&'a [f64]>, d
         Algorithm::MetaSgd => meta_sgd::inner_loop(steps, alpha.ok_or_else(|| lacks("`alpha`"))?),
         Algorithm::ProtoNet => protonet::inner_loop(),
         Algorithm::ProtoMaml => proto_maml::inner_loop(steps, lr),
-        Algorithm::Cavia(size) => cavia::inner_loop(steps, lr, size),
         Algorithm::Hvp if case.v.is_none() => return Err(lacks("`v`")),
         Algorithm::Hvp => InnerLoop::sgd(0, 0.0, Order::Evaluate),
     })
@@ -153,10 +149,9 @@ fn hessian_product<T: KernelElement>(
     let mut dense = Dense::new(cpu, case.shape(), limits)?;
     let mut hv = Params::zeros(case.shape())?;
     let v = converted(case.v.as_ref().expect("asked for by the inner loop"));
-    dense.support_hvp(theta, &batch, &v, &mut hv)?;
-    let mut losses = MetaGradient::without_storage();
-    dense.run(theta, &batch, &inner, &mut losses)?;
-    let (params, losses) = (vec![("hvp", hv)], ("support_loss", losses.query_loss));
+    let mut losses = Vec::with_capacity(batch.episodes());
+    dense.support_hvp(theta, &batch, &v, &mut hv, &mut losses)?;
+    let (params, losses) = (vec![("hvp", hv)], ("support_loss", losses));
     let path = "dense: the Hessian product has no other form".to_string();
     Ok(Answer { algorithm: Algorithm::Hvp, path, params, losses, outcomes: Vec::new() })
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{output_error, train};
 use crate::case::{Algorithm, Answer, Case, PathChoice, solve};
 use crate::cpu::{Cpu, KernelElement};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::meta::Outcome;
 
 const EXAMPLE: &str = "\
@@ -40,9 +40,6 @@ pub struct Grad {
     /// How: without copies of the first layer, in the plain form, or as the engine chooses
     #[arg(long, value_enum, default_value = "auto")]
     path: PathArg,
-    /// CAVIA's context: so many elements, added to the last inputs
-    #[arg(long, value_name = "N", required_if_eq("algorithm", "cavia"))]
-    context: Option<usize>,
     /// Threads; 0: one for each core. The result does not depend on it
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
@@ -73,8 +70,6 @@ enum AlgorithmArg {
     Protonet,
     /// The last layer starts at class centroids
     Protomaml,
-    /// Only a context vector is adapted
-    Cavia,
     /// The support loss's Hessian times the vector v
     Hvp,
 }
@@ -108,16 +103,13 @@ impl Grad {
             PathArg::Gram => PathChoice::Gram,
             PathArg::Dense => PathChoice::Dense,
         };
-        let answer = solve::<T>(&Cpu::new().threads(threads)?, case, self.algorithm()?, path)?;
+        let answer = solve::<T>(&Cpu::new().threads(threads)?, case, self.algorithm(), path)?;
         answer.save(&self.out)?;
         self.print(&answer, out).map_err(output_error)
     }
 
-    fn algorithm(&self) -> Result<Algorithm> {
-        if self.context.is_some() && self.algorithm != AlgorithmArg::Cavia {
-            return Err(Error::config("--context", "only the algorithm cavia has one"));
-        }
-        Ok(match self.algorithm {
+    fn algorithm(&self) -> Algorithm {
+        match self.algorithm {
             AlgorithmArg::Maml => Algorithm::Maml,
             AlgorithmArg::Fomaml => Algorithm::Fomaml,
             AlgorithmArg::Anil => Algorithm::Anil,
@@ -126,9 +118,8 @@ impl Grad {
             AlgorithmArg::Metasgd => Algorithm::MetaSgd,
             AlgorithmArg::Protonet => Algorithm::ProtoNet,
             AlgorithmArg::Protomaml => Algorithm::ProtoMaml,
-            AlgorithmArg::Cavia => Algorithm::Cavia(self.context.unwrap_or_default()),
             AlgorithmArg::Hvp => Algorithm::Hvp,
-        })
+        }
     }
 
     fn print<T: KernelElement>(&self, answer: &Answer<T>, out: &mut dyn Write) -> io::Result<()> {
