@@ -165,7 +165,8 @@ fn main() -> Result<()> {
         "{steps} outer steps; {TEST_TASKS} test tasks, {TEST_POINTS} query points each; mean squared error ± 95%\n"
     );
     println!(
-        "| algorithm | shots | test steps | all seeds | seed 1 | seed 2 | seed 3 | tasks that diverged |\n|---|---|---|---|---|---|---|---|"
+        "| algorithm | shots | test steps | all seeds | seed 1 | seed 2 | seed 3 \
+         | tasks that diverged |\n|---|---|---|---|---|---|---|---|"
     );
     for shots in [5, 10] {
         for (name, inner_steps, order) in ALGORITHMS {
