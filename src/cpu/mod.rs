@@ -7,6 +7,8 @@ mod threads;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 
 use std::sync::Arc;
 
@@ -22,19 +24,22 @@ pub(crate) use blocking::{GemmOperands, gemm, pack_len};
 pub enum Isa {
     /// Plain Rust: the reference.
     Scalar,
-    /// x86-64 with AVX2 and FMA.
+    /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// x86-64 with AVX-512 F, BW, DQ and VL beside all of AVX2's.
+    Avx512,
 }
 
 impl Isa {
     /// Every instruction set, slowest first.
-    pub const ALL: [Isa; 2] = [Isa::Scalar, Isa::Avx2];
+    pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Avx512];
 
     /// The name users and reports write.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
         }
     }
 
@@ -49,6 +54,7 @@ impl Isa {
         match self {
             Isa::Scalar => Some(&SCALAR),
             Isa::Avx2 => avx2_kernels(),
+            Isa::Avx512 => avx512_kernels(),
         }
     }
 }
@@ -56,11 +62,28 @@ impl Isa {
 #[cfg(target_arch = "x86_64")]
 fn avx2_kernels() -> Option<&'static Kernels> {
     static AVX2: Kernels = avx2::KERNELS;
-    (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(&AVX2)
+    let all = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+    all.then_some(&AVX2)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx512_kernels() -> Option<&'static Kernels> {
+    static AVX512: Kernels = avx512::KERNELS;
+    let all = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    // What it inherits needs AVX2's.
+    (all && avx2_kernels().is_some()).then_some(&AVX512)
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 fn avx2_kernels() -> Option<&'static Kernels> {
+    None
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx512_kernels() -> Option<&'static Kernels> {
     None
 }
 
