@@ -1,7 +1,8 @@
 //! Cases: what is written is read back, a damaged file is refused, and both paths give one answer.
 
-use metaglot::case::{Algorithm, Case, Imaml, PathChoice, RandomCase, solve};
+use metaglot::case::{Algorithm, Case, Imaml, RandomCase, solve};
 use metaglot::cpu::Cpu;
+use metaglot::meta::PathChoice;
 
 fn random(seed: u64) -> Case {
     let imaml = Imaml { lambda: 2.0, steps: 10, lr: 0.1 };
@@ -45,4 +46,35 @@ fn both_paths_give_one_answer() {
         }
     }
     assert!(solve::<f64>(&Cpu::new(), &case, Algorithm::MetaSgd, PathChoice::Gram).is_err());
+}
+
+/// How a random case of `dims` with `n` support and `m` query examples is computed.
+fn explained(dims: &[usize], n: usize, m: usize, steps: usize, choice: PathChoice) -> metaglot::meta::Explanation {
+    let imaml = Imaml { lambda: 1.0, steps: 1, lr: 0.1 };
+    let (dims, inner_steps) = (dims.to_vec(), steps);
+    let random = RandomCase { dims, tasks: 2, support: n, query: m, inner_steps, inner_lr: 0.05, imaml, seed: 5 };
+    solve::<f64>(&Cpu::new(), &random.draw().unwrap(), Algorithm::Maml, choice).unwrap().path
+}
+
+#[test]
+fn operations_are_counted_as_the_products_say() {
+    // Two tasks of 4 support and 6 query rows, 10 inputs, 8 hidden units, 3 classes, 2 steps; each product 2 m n k.
+    let found = explained(&[10, 8, 3], 4, 6, 2, PathChoice::Auto).operations;
+    let (z, grams) = (2 * 10 * 10 * 8, 4 * 4 * 10 + 2 * 6 * 4 * 10);
+    let inner = 2 * (2 * 4 * 4 * 8) + 2 * (2 * 6 * 4 * 8);
+    let head = (2 * 6 + 2 * 12) * 4 * (9 * 3) + 6 * 6 * (9 * 3);
+    assert_eq!(found.gram, 2 * (2 * z + grams + inner + head));
+    let weights = 10 * 8 + 8 + 9 * 3;
+    let step = 10 * (4 * 10) * 8 + 24 * 4 * (9 * 3) + 8 * weights;
+    assert_eq!(found.dense, 2 * (2 * step + 4 * 60 * 8 + 6 * 6 * (9 * 3)));
+    assert_eq!(found.joint, 2 * (4 * 60 * 8 + 6 * 6 * (9 * 3)));
+}
+
+#[test]
+fn the_form_with_fewer_operations_is_taken() {
+    let wide = explained(&[200, 8, 3], 5, 5, 3, PathChoice::Auto);
+    let narrow = explained(&[2, 8, 3], 60, 5, 3, PathChoice::Auto);
+    assert_eq!((wide.path, narrow.path), ("gram", "dense"));
+    assert!(wide.operations.gram < wide.operations.dense && narrow.operations.dense < narrow.operations.gram);
+    assert_eq!(explained(&[2, 8, 3], 60, 5, 3, PathChoice::Gram).path, "gram");
 }

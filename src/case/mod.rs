@@ -21,7 +21,6 @@
 //! (T). Its metadata names `algorithm`, `dtype` and `path`.
 #![forbid(unsafe_code)]
 
-mod engine;
 mod random;
 mod read;
 mod solve;
@@ -32,7 +31,6 @@ use std::path::Path;
 use crate::error::Result;
 use crate::model::{InputKind, MlpShape, Params};
 
-pub use engine::PathChoice;
 pub use random::RandomCase;
 pub use solve::{Algorithm, Answer, solve};
 

@@ -3,14 +3,14 @@
 
 use std::path::Path;
 
-use super::engine::{Engine, PathChoice};
 use super::{Case, Examples, write};
 use crate::cpu::{Cpu, KernelElement};
 use crate::dtype::{Dtype, Element};
 use crate::error::{Error, Result};
 use crate::meta::{
-    BatchTargets, ConjugateGradient, Dense, EpisodeSet, InnerLoop, Inputs, Limits, MetaBatch, MetaGradient, Order,
-    Outcome, anil, fomaml, imaml, maml, meta_sgd, proto_maml, protonet, reptile,
+    BatchTargets, ConjugateGradient, Dense, Engine, EpisodeSet, Explanation, InnerLoop, Inputs, Limits, MetaBatch,
+    MetaGradient, Operations, Order, Outcome, PathChoice, anil, fomaml, imaml, maml, meta_sgd, proto_maml, protonet,
+    reptile,
 };
 use crate::model::Params;
 use crate::view::MatRef;
@@ -61,7 +61,7 @@ pub struct Answer<T> {
     /// By which algorithm.
     pub algorithm: Algorithm,
     /// On which path, and why.
-    pub path: String,
+    pub path: Explanation,
     /// Gradients, or the Hessian product, each under its name in the file.
     pub params: Vec<(&'static str, Params<T>)>,
     /// The name of the losses in the file, and one for each task: after adaptation; for the Hessian product before.
@@ -95,7 +95,7 @@ pub fn solve<T: KernelElement>(cpu: &Cpu, case: &Case, algorithm: Algorithm, pat
     }
     let limits = Limits::of(&batch, &inner);
     let mut gradient = MetaGradient::new(case.shape(), &limits);
-    let mut engine = Engine::new(cpu, case.shape(), limits, &inner, path)?;
+    let (mut engine, path) = Engine::new(cpu, &batch, case.shape(), limits, &inner, path)?;
     engine.run(&theta, &batch, &inner, &mut gradient)?;
     let shape = case.shape().clone();
     let rates = gradient.rates.iter().map(|r| T::from_f64(*r)).collect::<Vec<_>>();
@@ -105,7 +105,7 @@ pub fn solve<T: KernelElement>(cpu: &Cpu, case: &Case, algorithm: Algorithm, pat
         params.push(("grad_alpha", unflattened(&theta, &rates)));
     }
     let losses = ("query_loss", gradient.query_loss);
-    Ok(Answer { algorithm, path: engine.explanation(&inner), params, losses, outcomes: gradient.outcomes })
+    Ok(Answer { algorithm, path, params, losses, outcomes: gradient.outcomes })
 }
 
 /// The inner loop of an algorithm, from the case's settings.
@@ -152,7 +152,10 @@ fn hessian_product<T: KernelElement>(
     let mut losses = Vec::with_capacity(batch.episodes());
     dense.support_hvp(theta, &batch, &v, &mut hv, &mut losses)?;
     let (params, losses) = (vec![("hvp", hv)], ("support_loss", losses));
-    let path = "dense: the Hessian product has no other form".to_string();
+    let bytes = Dense::<T>::planned_bytes(cpu, case.shape(), &limits)?;
+    let reason = "the Hessian product has no other form".to_string();
+    let operations = Operations::of(case.shape(), &batch, &inner);
+    let path = Explanation { path: "dense", reason, operations, bytes };
     Ok(Answer { algorithm: Algorithm::Hvp, path, params, losses, outcomes: Vec::new() })
 }
 

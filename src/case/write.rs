@@ -45,7 +45,7 @@ pub(super) fn save_answer<T: Element>(answer: &Answer<T>, path: &Path) -> Result
     if answer.algorithm != Algorithm::Hvp {
         tensors.push(real("meta_loss".to_string(), vec![1], &mean));
     }
-    let pairs = [("algorithm", answer.algorithm.name()), ("dtype", T::DTYPE.name()), ("path", &answer.path)];
+    let pairs = [("algorithm", answer.algorithm.name()), ("dtype", T::DTYPE.name()), ("path", answer.path.path)];
     write(path, &tensors, pairs.into_iter().map(|(key, value)| (key.to_string(), value.to_string())).collect())
 }
 

@@ -8,10 +8,10 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::{output_error, train};
-use crate::case::{Algorithm, Answer, Case, PathChoice, solve};
+use crate::case::{Algorithm, Answer, Case, solve};
 use crate::cpu::{Cpu, KernelElement};
 use crate::error::Result;
-use crate::meta::Outcome;
+use crate::meta::{Outcome, PathChoice};
 
 const EXAMPLE: &str = "\
 The gradient has the layout of the weights: grad.{l}.weight and grad.{l}.bias, with meta_loss and query_loss; \
@@ -43,7 +43,7 @@ pub struct Grad {
     /// Threads; 0: one for each core. The result does not depend on it
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
-    /// Say which path was taken, and why
+    /// Say which path was taken and why, the operations of each, and the bytes planned
     #[arg(long)]
     explain: bool,
     /// One JSON object instead of text
@@ -133,7 +133,12 @@ impl Grad {
             object[answer.losses.0] = answer.losses.1.iter().map(|loss| loss.to_f64()).collect();
             object["diverged"] = diverged.into();
             object["unsolved"] = unsolved.into();
-            object["path"] = answer.path.clone().into();
+            let path = &answer.path;
+            object["path"] = path.path.into();
+            object["reason"] = path.reason.clone().into();
+            object["operations_gram"] = path.operations.gram.into();
+            object["operations_dense"] = path.operations.dense.into();
+            object["bytes"] = path.bytes.into();
             return writeln!(out, "{object}");
         }
         writeln!(out, "{name} {mean}")?;

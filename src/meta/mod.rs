@@ -8,7 +8,9 @@
 
 pub mod anil;
 mod batch;
+pub mod cavia;
 mod dense;
+mod engine;
 pub mod fomaml;
 mod gram_space;
 pub mod imaml;
@@ -17,6 +19,7 @@ pub mod lslr;
 pub mod maml;
 pub mod maml_plus_plus;
 pub mod meta_sgd;
+mod operations;
 mod plan;
 pub mod proto_maml;
 pub mod protonet;
@@ -25,9 +28,11 @@ mod scatter;
 
 pub use batch::{BatchTargets, EpisodeSet, Inputs, MetaBatch};
 pub use dense::Dense;
+pub use engine::{Engine, Explanation, PathChoice};
 pub use gram_space::GramSpace;
 use gram_space::dot;
 pub use inner::{Adapt, ConjugateGradient, InnerLoop, InnerMemory, Order, Rates, Start, Update};
+pub use operations::Operations;
 pub use plan::{Limits, Plan};
 
 use crate::cpu::KernelElement;
