@@ -3,6 +3,7 @@
 mod bag;
 mod elementwise;
 mod gemm;
+mod pack;
 mod softmax_xent;
 
 use super::Isa;

@@ -1,6 +1,7 @@
 //! AVX-512 (F, BW, DQ, VL): replaces what is faster here, inherits the rest from AVX2.
 
 mod gemm;
+mod pack;
 
 use super::Isa;
 use super::avx2;
