@@ -5,10 +5,17 @@ pub mod contract;
 mod scalar;
 mod threads;
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod entries;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod lanes;
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use std::sync::Arc;
 
@@ -28,11 +35,13 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ and VL beside all of AVX2's.
     Avx512,
+    /// 64-bit Arm.
+    Neon,
 }
 
 impl Isa {
     /// Every instruction set, slowest first.
-    pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon];
 
     /// The name users and reports write.
     pub fn name(self) -> &'static str {
@@ -40,6 +49,7 @@ impl Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Neon => "neon",
         }
     }
 
@@ -55,6 +65,7 @@ impl Isa {
             Isa::Scalar => Some(&SCALAR),
             Isa::Avx2 => avx2_kernels(),
             Isa::Avx512 => avx512_kernels(),
+            Isa::Neon => neon_kernels(),
         }
     }
 }
@@ -84,6 +95,17 @@ fn avx2_kernels() -> Option<&'static Kernels> {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn avx512_kernels() -> Option<&'static Kernels> {
+    None
+}
+
+#[cfg(target_arch = "aarch64")]
+fn neon_kernels() -> Option<&'static Kernels> {
+    static NEON: Kernels = neon::KERNELS;
+    std::arch::is_aarch64_feature_detected!("neon").then_some(&NEON)
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+fn neon_kernels() -> Option<&'static Kernels> {
     None
 }
 

@@ -142,13 +142,13 @@ tiles!(
 /// All bits set in the first `left` lanes of 8.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn f32_mask(left: usize) -> __m256i {
+pub(super) fn f32_mask(left: usize) -> __m256i {
     _mm256_cmpgt_epi32(_mm256_set1_epi32(left as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
 }
 
 /// All bits set in the first `left` lanes of 4.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn f64_mask(left: usize) -> __m256i {
+pub(super) fn f64_mask(left: usize) -> __m256i {
     _mm256_cmpgt_epi64(_mm256_set1_epi64x(left as i64), _mm256_setr_epi64x(0, 1, 2, 3))
 }
