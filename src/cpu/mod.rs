@@ -156,6 +156,17 @@ impl Cpu {
         Ok(Self { kernels: isa.kernels().ok_or_else(absent)?, threads: 1, pool: None })
     }
 
+    /// The table of that name, or the fastest where none is named: what a program's user may ask for. Fails for an unknown
+    /// name and where the machine lacks the instructions.
+    pub fn named(isa: Option<&str>) -> Result<Self> {
+        let Some(name) = isa else { return Ok(Self::new()) };
+        let unknown = || {
+            let names = Isa::ALL.map(Isa::name).join(", ");
+            Error::Isa { name: name.to_string(), detail: format!("unknown; there are {names}") }
+        };
+        Self::with_isa(Isa::from_name(name).ok_or_else(unknown)?)
+    }
+
     /// The same kernels on `threads` threads. Fails for 0 or where the system gives no threads.
     pub fn threads(self, threads: usize) -> Result<Self> {
         if threads == 0 {
