@@ -26,6 +26,7 @@ for_both_types! {
     symmetric_products_have_the_bits_of_general_ones
     row_operations_equal_the_truth
     softmax_cross_entropy_equals_the_truth
+    blocks_of_logits_have_the_bits_of_their_rows
     gathered_sums_equal_the_truth
     column_sums_equal_the_truth
     bag_products_equal_the_truth
@@ -72,7 +73,9 @@ fn row_operations_equal_the_truth<T: KernelElement>() {
     for case in &cases::rows() {
         check_rows::relu(&mut tables, case);
         check_rows::relu_mask(&mut tables, case);
+        check_rows::relu_mask_to(&mut tables, case);
         check_rows::axpy(&mut tables, case);
+        check_rows::axpby(&mut tables, case);
         check_rows::sgd(&mut tables, case);
         check_rows::adamw(&mut tables, case);
     }
@@ -81,6 +84,13 @@ fn row_operations_equal_the_truth<T: KernelElement>() {
 fn softmax_cross_entropy_equals_the_truth<T: KernelElement>() {
     let mut tables = Tables::<T>::new(&[]);
     cases::softmaxes().iter().for_each(|case| check_sums::softmax_xent(&mut tables, case));
+}
+
+fn blocks_of_logits_have_the_bits_of_their_rows<T: KernelElement>() {
+    let mut tables = Tables::<T>::new(&[]);
+    for (seed, case) in (0..).zip(&cases::softmax_blocks()) {
+        check_sums::softmax_block(&mut tables, seed, case);
+    }
 }
 
 fn gathered_sums_equal_the_truth<T: KernelElement>() {

@@ -142,20 +142,24 @@ pub struct Ops<T> {
     pub bag_dot: unsafe fn(usize, *const u32, *const T, usize, *const u32, *const T) -> T,
     /// `dst[i] = max(src[i], 0)`; NaN gives 0 or NaN. Arguments: n, src, dst.
     pub relu: unsafe fn(usize, *const T, *mut T),
-    /// In place `d[i] = 0 where a[i] <= 0`, with `a` the ReLU's output: its derivative at 0 is 0. Arguments: n, a, d.
-    pub relu_mask: unsafe fn(usize, *const T, *mut T),
-    /// Softmax cross-entropy of one row of n logits z against class t:
-    /// `p = softmax(z)`, `dz[i] = scale * (p[i] - [i = t])`; returns `ln sum exp(z) - z[t]` (unscaled).
-    /// Shifted by the largest logit, so finite logits never overflow. `dz` may be `z` (in place).
-    /// Arguments: n, z, t, scale, p, dz. Tolerance: `4 eps (1 + |z|max)` and, because n exponentials are summed, `n eps`
-    /// more in the loss and `n eps p[i]` more in p.
-    pub softmax_xent: unsafe fn(usize, *const T, usize, T, *mut T, *mut T) -> T,
-    /// The R-operator of that gradient (Pearlmutter, "Fast exact multiplication by the Hessian", 1994):
-    /// `rdz[i] = scale * p[i] * (rz[i] - sum over j of p[j] rz[j])`. `rdz` may be `rz` (in place).
-    /// Arguments: n, p, rz, scale, rdz.
-    pub softmax_xent_rop: unsafe fn(usize, *const T, *const T, T, *mut T),
+    /// `dst[i] = d[i] where a[i] > 0, otherwise 0`, with `a` the ReLU's output: its derivative at 0 is 0. `dst` may be `d`
+    /// (in place). Arguments: n, a, d, dst.
+    pub relu_mask: unsafe fn(usize, *const T, *const T, *mut T),
+    /// Softmax cross-entropy of m rows of n logits, row i at `z + i * ld`, against classes t below n:
+    /// `p = softmax(z)`, `dz[j] = scale * (p[j] - [j = t])`, both without gaps; returns the sum over rows of
+    /// `ln sum exp(z) - z[t]` (unscaled). Shifted by the largest logit, so finite logits never overflow. `dz` may be `z`
+    /// (in place, then ld = n). Arguments: m, n, z, ld, t, scale, p, dz. Tolerance, a row: `4 eps (1 + |z|max)` and, because
+    /// n exponentials are summed, `n eps` more in the loss and `n eps p[j]` more in p; the losses of m rows are a sum.
+    #[expect(clippy::type_complexity, reason = "the operands, named above")]
+    pub softmax_xent: unsafe fn(usize, usize, *const T, usize, *const u32, T, *mut T, *mut T) -> T,
+    /// The R-operator of that gradient (Pearlmutter, "Fast exact multiplication by the Hessian", 1994), of m rows without
+    /// gaps: `rdz[i] = scale * p[i] * (rz[i] - sum over j of p[j] rz[j])`. `rdz` may be `rz` (in place).
+    /// Arguments: m, n, p, rz, scale, rdz.
+    pub softmax_xent_rop: unsafe fn(usize, usize, *const T, *const T, T, *mut T),
     /// `y[i] += alpha * x[i]`. Arguments: n, alpha, x, y.
     pub axpy: unsafe fn(usize, T, *const T, *mut T),
+    /// `y[i] = alpha * x[i] + beta * y[i]`; beta = 0 does not read y. Arguments: n, alpha, x, beta, y.
+    pub axpby: unsafe fn(usize, T, *const T, T, *mut T),
     /// `dst[j] = beta * dst[j] + alpha * sum over i < m of src[i * ld + j]`, i rising; beta = 0 does not read dst.
     /// Arguments: m, n, alpha, src, ld, beta, dst.
     pub col_sum: unsafe fn(usize, usize, T, *const T, usize, T, *mut T),

@@ -5,10 +5,17 @@ pub mod contract;
 mod scalar;
 mod threads;
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod entries;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod lanes;
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use std::sync::Arc;
 
@@ -28,11 +35,13 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ and VL beside all of AVX2's.
     Avx512,
+    /// 64-bit Arm.
+    Neon,
 }
 
 impl Isa {
     /// Every instruction set, slowest first.
-    pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon];
 
     /// The name users and reports write.
     pub fn name(self) -> &'static str {
@@ -40,6 +49,7 @@ impl Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Neon => "neon",
         }
     }
 
@@ -55,6 +65,7 @@ impl Isa {
             Isa::Scalar => Some(&SCALAR),
             Isa::Avx2 => avx2_kernels(),
             Isa::Avx512 => avx512_kernels(),
+            Isa::Neon => neon_kernels(),
         }
     }
 }
@@ -84,6 +95,17 @@ fn avx2_kernels() -> Option<&'static Kernels> {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn avx512_kernels() -> Option<&'static Kernels> {
+    None
+}
+
+#[cfg(target_arch = "aarch64")]
+fn neon_kernels() -> Option<&'static Kernels> {
+    static NEON: Kernels = neon::KERNELS;
+    std::arch::is_aarch64_feature_detected!("neon").then_some(&NEON)
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+fn neon_kernels() -> Option<&'static Kernels> {
     None
 }
 
@@ -132,6 +154,17 @@ impl Cpu {
     pub fn with_isa(isa: Isa) -> Result<Self> {
         let absent = || Error::Isa { name: isa.name().to_string(), detail: "this machine lacks it".to_string() };
         Ok(Self { kernels: isa.kernels().ok_or_else(absent)?, threads: 1, pool: None })
+    }
+
+    /// The table of that name, or the fastest where none is named: what a program's user may ask for. Fails for an unknown
+    /// name and where the machine lacks the instructions.
+    pub fn named(isa: Option<&str>) -> Result<Self> {
+        let Some(name) = isa else { return Ok(Self::new()) };
+        let unknown = || {
+            let names = Isa::ALL.map(Isa::name).join(", ");
+            Error::Isa { name: name.to_string(), detail: format!("unknown; there are {names}") }
+        };
+        Self::with_isa(Isa::from_name(name).ok_or_else(unknown)?)
     }
 
     /// The same kernels on `threads` threads. Fails for 0 or where the system gives no threads.

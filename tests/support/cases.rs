@@ -122,18 +122,17 @@ pub struct RowCase {
     pub fill: Fill,
 }
 
-/// Every length up to 257, all offsets from 1 to 7 taking turns, and for each kind of numbers.
+/// Every length up to 257 at every offset from 0 to 15, the kinds of numbers taking turns.
 pub fn rows() -> Vec<RowCase> {
     let fills = [Fill::Normal, Fill::Denormal, Fill::Special];
-    let each = |n: usize| {
-        fills.map(|fill| RowCase {
-            seed: (1000 * n) as u64 + fill as u64,
-            n,
-            offset: 1 + (n + fill as usize) % 7,
-            fill,
-        })
-    };
-    (0..=257).flat_map(each).collect()
+    let each = |i: usize| RowCase { seed: i as u64, n: i / 16, offset: i % 16, fill: fills[(i / 16 + i) % 3] };
+    (0..258 * 16).map(each).collect()
+}
+
+/// Blocks of logits: rows, classes, gap between the rows. Row lengths around every register and number of registers.
+pub fn softmax_blocks() -> Vec<(usize, usize, usize)> {
+    let classes = (1..=33).chain([47, 48, 49, 63, 64, 65, 127, 128, 129, 200]);
+    classes.flat_map(|n| [0, 1, 2, 7, 300].map(|m| (m, n, (m + n) % 3))).collect()
 }
 
 /// The kinds of logits softmax cross-entropy is tried at.

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::elementwise;
+use super::entries;
 
 /// # Safety
 /// AVX2 and FMA are there; see [`Ops::gather_sum`](crate::cpu::contract::Ops::gather_sum).
@@ -35,7 +35,7 @@ pub unsafe fn f32_gather_sum(
             h += 8;
         }
         if h < n {
-            elementwise::gather_sum::<f32>(len, index, weights, table.add(h), ld, n - h, from(h), dst.add(h));
+            entries::gather_sum::<f32>(len, index, weights, table.add(h), ld, n - h, from(h), dst.add(h));
         }
     }
 }
