@@ -2,7 +2,8 @@
 
 mod support;
 
-use metaglot::cpu::KernelElement;
+use metaglot::cpu::{KernelElement, TableElement};
+use metaglot::{bf16, f16};
 use support::cases::{self, Fill, Product, ProductCase};
 use support::tables::Tables;
 use support::{check_product, check_rows, check_sums};
@@ -25,7 +26,6 @@ for_both_types! {
     products_have_the_same_bits_on_any_number_of_threads
     row_operations_equal_the_truth
     softmax_cross_entropy_equals_the_truth
-    gathered_sums_equal_the_truth
     column_sums_equal_the_truth
     bag_products_equal_the_truth
     bag_layers_equal_the_truth
@@ -73,9 +73,18 @@ fn softmax_cross_entropy_equals_the_truth<T: KernelElement>() {
     cases::softmaxes().iter().for_each(|case| check_sums::softmax_xent(&mut tables, case));
 }
 
-fn gathered_sums_equal_the_truth<T: KernelElement>() {
+/// Tables stored in `S`.
+fn gathered_sums_equal_the_truth<T: KernelElement, S: TableElement<T>>() {
     let mut tables = Tables::<T>::new(&[]);
-    cases::gathers().iter().for_each(|case| check_sums::gather_sum(&mut tables, case));
+    cases::gathers().iter().for_each(|case| check_sums::gather_sum::<T, S>(&mut tables, case));
+}
+
+#[test]
+fn gathered_sums_equal_the_truth_in_every_storage() {
+    gathered_sums_equal_the_truth::<f64, f64>();
+    gathered_sums_equal_the_truth::<f32, f32>();
+    gathered_sums_equal_the_truth::<f32, f16>();
+    gathered_sums_equal_the_truth::<f32, bf16>();
 }
 
 fn column_sums_equal_the_truth<T: KernelElement>() {

@@ -57,7 +57,7 @@ fn softmax<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u6
 fn gather<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u64, fill: Fill) {
     let (len, rows, n) = (bytes.below(100), 1 + bytes.below(50), bytes.below(300));
     let (gap, init) = (bytes.below(9), bytes.pick(&[true, false]));
-    check_sums::gather_sum(tables, &GatherCase { seed, len, rows, n, gap, init, fill });
+    check_sums::gather_sum::<T, T>(tables, &GatherCase { seed, len, rows, n, gap, init, fill });
 }
 
 fn sums<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u64) {

@@ -2,14 +2,15 @@
 
 use std::ops::Range;
 
-use crate::cpu::contract::{AdamwStep, Epilogue, Ops};
-use crate::cpu::{Cpu, GemmOperands, KernelElement, gemm, pack_len};
+use crate::cpu::contract::{AdamwStep, Epilogue, Kernels, Ops};
+use crate::cpu::{Cpu, GemmOperands, KernelElement, TableElement, gemm, pack_len};
 use crate::error::{Error, Result};
 use crate::view::{Bags, MatMut, MatRef};
 
 /// One thread's way to the kernels: operations of element type `T` and their packing space.
 #[derive(Clone)]
 pub struct Lane<T: KernelElement> {
+    pub(super) kernels: &'static Kernels,
     pub(super) ops: &'static Ops<T>,
     pub(super) pack: Vec<T>,
     /// Its number in its team, and how many the team has.
@@ -95,7 +96,7 @@ impl<T: KernelElement> Lane<T> {
     pub(super) fn with_index(cpu: &Cpu, index: usize, lanes: usize) -> Self {
         let ops = cpu.ops::<T>();
         let pack = vec![T::ZERO; pack_len(&ops.gemm, usize::MAX / 2, usize::MAX / 2)];
-        Self { ops, pack, index, lanes }
+        Self { kernels: cpu.kernels(), ops, pack, index, lanes }
     }
 
     /// Bytes of packing space of one lane.
@@ -178,12 +179,12 @@ impl<T: KernelElement> Lane<T> {
         Ok(())
     }
 
-    /// `dst = init + sum over j of weights[j] * table[index[j]]`, rows of `table` as long as `dst`.
-    pub fn gather_sum(
+    /// `dst = init + sum over j of weights[j] * table[index[j]]`, rows of `table`, stored in `S`, as long as `dst`.
+    pub fn gather_sum<S: TableElement<T>>(
         &mut self,
         index: &[u32],
         weights: &[T],
-        table: MatRef<T>,
+        table: MatRef<S>,
         init: Option<&[T]>,
         dst: &mut [T],
     ) -> Result<()> {
@@ -196,7 +197,7 @@ impl<T: KernelElement> Lane<T> {
         let init = init.map_or(std::ptr::null(), <[T]>::as_ptr);
         // SAFETY: lengths and every index were compared above; `dst` is borrowed mutably, so it overlaps nothing.
         unsafe {
-            (self.ops.gather_sum)(
+            S::gather_sum(self.kernels)(
                 index.len(),
                 index.as_ptr(),
                 weights.as_ptr(),

@@ -10,9 +10,10 @@ mod avx2;
 
 use std::sync::Arc;
 
-use crate::dtype::Element;
+use crate::dtype::{Element, Stored};
 use crate::error::{Error, Result};
-use contract::{Kernels, Ops};
+use contract::{GatherSum, Kernels, Ops};
+use half::{bf16, f16};
 
 pub(crate) use blocking::{GemmOperands, gemm, pack_len};
 
@@ -22,7 +23,7 @@ pub(crate) use blocking::{GemmOperands, gemm, pack_len};
 pub enum Isa {
     /// Plain Rust: the reference.
     Scalar,
-    /// x86-64 with AVX2 and FMA.
+    /// x86-64 with AVX2, FMA and F16C.
     Avx2,
 }
 
@@ -56,7 +57,8 @@ impl Isa {
 #[cfg(target_arch = "x86_64")]
 fn avx2_kernels() -> Option<&'static Kernels> {
     static AVX2: Kernels = avx2::KERNELS;
-    (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(&AVX2)
+    let there = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    (there && is_x86_feature_detected!("f16c")).then_some(&AVX2)
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -79,6 +81,30 @@ impl KernelElement for f32 {
 impl KernelElement for f64 {
     fn ops(kernels: &'static Kernels) -> &'static Ops<Self> {
         &kernels.f64
+    }
+}
+
+/// A type an embedding table can be stored in beside computations in `T`, with an entry in every table.
+pub trait TableElement<T: KernelElement>: Stored<T> {
+    /// This type's gather-and-sum.
+    fn gather_sum(kernels: &'static Kernels) -> GatherSum<T, Self>;
+}
+
+impl<T: KernelElement> TableElement<T> for T {
+    fn gather_sum(kernels: &'static Kernels) -> GatherSum<T, T> {
+        T::ops(kernels).gather_sum
+    }
+}
+
+impl TableElement<f32> for f16 {
+    fn gather_sum(kernels: &'static Kernels) -> GatherSum<f32, f16> {
+        kernels.half.gather_sum_f16
+    }
+}
+
+impl TableElement<f32> for bf16 {
+    fn gather_sum(kernels: &'static Kernels) -> GatherSum<f32, bf16> {
+        kernels.half.gather_sum_bf16
     }
 }
 
@@ -134,6 +160,11 @@ impl Cpu {
     /// On how many threads work is spread.
     pub fn thread_count(&self) -> usize {
         self.threads
+    }
+
+    /// The table.
+    pub(crate) fn kernels(&self) -> &'static Kernels {
+        self.kernels
     }
 
     /// The operations for one element type.

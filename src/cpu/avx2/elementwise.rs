@@ -4,24 +4,24 @@
 
 use crate::cpu::contract::AdamwStep;
 use crate::cpu::scalar;
-use crate::dtype::Element;
+use crate::dtype::{Element, Stored};
 
 /// # Safety
-/// AVX2 and FMA are there; see [`Ops::gather_sum`](crate::cpu::contract::Ops::gather_sum).
-#[target_feature(enable = "avx2,fma")]
+/// AVX2, FMA and F16C are there; see [`GatherSum`](crate::cpu::contract::GatherSum).
+#[target_feature(enable = "avx2,fma,f16c")]
 #[expect(clippy::too_many_arguments, reason = "the contract's operands")]
-pub unsafe fn gather_sum<T: Element>(
+pub unsafe fn gather_sum<T: Element, S: Stored<T>>(
     len: usize,
     index: *const u32,
     weights: *const T,
-    table: *const T,
+    table: *const S,
     ld: usize,
     n: usize,
     init: *const T,
     dst: *mut T,
 ) {
     // SAFETY: the contract is passed on unchanged.
-    unsafe { scalar::gather_sum_loop::<T, true>(len, index, weights, table, ld, n, init, dst) }
+    unsafe { scalar::gather_sum_loop::<T, S, true>(len, index, weights, table, ld, n, init, dst) }
 }
 
 /// # Safety

@@ -1,20 +1,22 @@
-//! AVX2 and FMA: replaces what is faster here, inherits the rest from scalar.
+//! AVX2, FMA and F16C: replaces what is faster here, inherits the rest from scalar.
 
 mod bag;
 mod elementwise;
 mod gemm;
 mod softmax_xent;
 
+use half::{bf16, f16};
+
 use super::Isa;
-use super::contract::{Kernels, Ops};
+use super::contract::{HalfOps, Kernels, Ops};
 use super::scalar;
 
-/// The table for machines with AVX2 and FMA.
+/// The table for machines with AVX2, FMA and F16C.
 pub const KERNELS: Kernels = Kernels {
     isa: Isa::Avx2,
     f32: Ops {
         gemm: gemm::F32_6X16,
-        gather_sum: bag::f32_gather_sum,
+        gather_sum: bag::f32_gather_sum::<f32>,
         relu: elementwise::relu::<f32>,
         relu_mask: elementwise::relu_mask::<f32>,
         softmax_xent: softmax_xent::f32_softmax_xent,
@@ -26,7 +28,7 @@ pub const KERNELS: Kernels = Kernels {
     },
     f64: Ops {
         gemm: gemm::F64_6X8,
-        gather_sum: elementwise::gather_sum::<f64>,
+        gather_sum: elementwise::gather_sum::<f64, f64>,
         relu: elementwise::relu::<f64>,
         relu_mask: elementwise::relu_mask::<f64>,
         axpy: elementwise::axpy::<f64>,
@@ -35,4 +37,5 @@ pub const KERNELS: Kernels = Kernels {
         adamw: elementwise::adamw::<f64>,
         ..scalar::KERNELS.f64
     },
+    half: HalfOps { gather_sum_f16: bag::f32_gather_sum::<f16>, gather_sum_bf16: bag::f32_gather_sum::<bf16> },
 };

@@ -12,11 +12,12 @@ use crate::cpu::KernelElement;
 use crate::error::{Error, Result};
 use crate::meta::plan::Shapes;
 use crate::meta::{Adapt, InnerLoop, InnerMemory, Inputs, Limits, MetaBatch, Order, Outcome, Start, proto_maml};
-use crate::model::{Params, Targets, mlp, saved_len};
+use crate::model::{Targets, mlp, saved_len};
 
 /// What all episodes of a meta-step share.
 pub(super) struct Step<'a, T: KernelElement> {
-    pub params: &'a Params<T>,
+    /// The initial head: theta without the first layer.
+    pub head: &'a [T],
     pub shapes: &'a Shapes,
     pub batch: &'a MetaBatch<'a, T>,
     pub inner: &'a InnerLoop<'a>,
@@ -121,7 +122,7 @@ impl<T: KernelElement> Step<'_, T> {
             self.query_gram(lane, t, memory.core.back.query_gram)?;
         }
         let phi0 = self.start(lane, &support, z, memory)?;
-        let phi0 = if phi0 { &*memory.phi0 } else { &self.params.head };
+        let phi0 = if phi0 { &*memory.phi0 } else { self.head };
         let core = Core {
             shape: &self.shapes.whole,
             inner: self.inner,
@@ -155,7 +156,7 @@ impl<T: KernelElement> Step<'_, T> {
         [z, z_query, out, head, rates]: [&mut [T]; 5],
     ) -> Result<(T, bool)> {
         let (Some(body), last) = (&self.shapes.body, &self.shapes.last) else { return Ok((T::ZERO, true)) };
-        let phi = &self.params.head;
+        let phi = self.head;
         let (body_phi, last_phi) = phi.split_at(body.head_len());
         let mut passes = [
             mlp::Saved::lay_out(body, sizes.n, 0, &mut Carver::over(memory.body)),
@@ -209,12 +210,12 @@ impl<T: KernelElement> Step<'_, T> {
     /// Puts the head with prototypes into memory, if the episode starts there; returns whether it does.
     fn start(&self, lane: &mut Lane<T>, support: &Targets, z: &[T], memory: &mut LaneMemory<T>) -> Result<bool> {
         let (true, Some(body)) = (self.inner.start == Start::Prototypes, &self.shapes.body) else { return Ok(false) };
-        let (body_phi, _) = self.params.head.split_at(body.head_len());
+        let (body_phi, _) = self.head.split_at(body.head_len());
         let n = z.len() / body.hidden();
         let mut pass = mlp::Saved::lay_out(body, n, 0, &mut Carver::over(memory.body));
         mlp::forward(lane, body, body_phi, z, None, &mut pass)?;
         lane.relu(pass.out_slice(), memory.acts)?;
-        memory.phi0.copy_from_slice(&self.params.head);
+        memory.phi0.copy_from_slice(self.head);
         let last = &mut memory.phi0[body.head_len()..];
         proto_maml::prototypes(matrix(memory.acts, n, body.outputs()), support, last)?;
         Ok(true)
@@ -236,7 +237,7 @@ impl<T: KernelElement> Step<'_, T> {
         let last = &memory.phi0[body.head_len()..];
         proto_maml::back(body.outputs(), support, last, last_bar, pass.out_gradient(body))?;
         lane.relu_mask(memory.acts, pass.out_gradient(body))?;
-        let body_phi = &self.params.head[..body.head_len()];
+        let body_phi = &self.head[..body.head_len()];
         mlp::backward(lane, body, body_phi, &mut pass, T::ONE, T::ONE, Some(dphi))?;
         lane.axpy(T::ONE, pass.delta(body), u)
     }
