@@ -6,6 +6,7 @@ mod support;
 use metaglot::cpu::Cpu;
 use metaglot::meta::{
     Adapt, ConjugateGradient, Dense, GramSpace, InnerLoop, Limits, MetaGradient, Order, Outcome, Rates, Start, Update,
+    cavia,
 };
 use metaglot::model::{InputKind, Params};
 use metaglot::{Purpose, Rng};
@@ -226,6 +227,72 @@ fn gram_space_equals_the_plain_form_in_every_order() {
                 }
             }
         }
+    }
+}
+
+const CONTEXT: usize = 2;
+
+fn context_problem(seed: u64, kind: InputKind) -> Problem {
+    Problem::random(seed, shape(kind, &[9, 7, 5, 3]), LossKind::Classes, 3, 7, 6).with_context(CONTEXT)
+}
+
+const CAVIA: InnerLoop = cavia::inner_loop(STEPS, 0.5, CONTEXT);
+
+#[test]
+fn an_adapted_context_is_differentiated_through() {
+    for kind in KINDS {
+        // Seeds away from a kink, as above.
+        for seed in 764..768 {
+            let p = context_problem(seed, kind);
+            assert_is_the_derivative(&p, "cavia", CAVIA, Form::Gram);
+            assert_is_the_derivative(&p, "cavia", CAVIA, Form::Dense);
+            let params = p.params();
+            for order in [Order::Second, Order::First] {
+                let forms = [Form::Gram, Form::Recompute, Form::Dense];
+                let [gram, again, dense] = forms.map(|form| run(&p, &params, InnerLoop { order, ..CAVIA }, form));
+                assert!(gram.theta == again.theta, "seed {seed}, {kind:?}");
+                let error = relative_error(&gram.theta, &dense.theta);
+                assert!(error < 1e-11 && relative_error(&gram.losses, &dense.losses) < 1e-12, "seed {seed}: {error:e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_context_is_adapted_as_a_loop_that_shares_no_code_does() {
+    for kind in KINDS {
+        let p = context_problem(764, kind);
+        let params = p.params();
+        let theta = oracle::flatten(&params);
+        let losses = run(&p, &params, InnerLoop { order: Order::Evaluate, ..CAVIA }, Form::Gram).losses;
+        for (t, found) in losses.iter().enumerate() {
+            let mut c = vec![0.0; CONTEXT];
+            for _ in 0..STEPS {
+                let g = oracle::gradient(|c| oracle::context_loss(&p, &p.support, t, &theta, c), &c, 1e-4);
+                c.iter_mut().zip(&g).for_each(|(c, g)| *c -= 0.5 * g);
+            }
+            let wanted = oracle::context_loss(&p, &p.query, t, &theta, &c);
+            assert!(
+                c.iter().all(|c| c.abs() > 1e-4) && (found - wanted).abs() < 1e-9,
+                "seed 764, {kind:?}, episode {t}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_context_that_an_example_uses_is_refused() {
+    for kind in KINDS {
+        let p = problem(765, kind);
+        let mut g = MetaGradient::without_storage();
+        p.with_batch::<f64, _>(|batch| {
+            let limits = Limits::of(batch, &CAVIA);
+            let params = p.params();
+            let inner = InnerLoop { order: Order::Evaluate, ..CAVIA };
+            let gram = GramSpace::new(&Cpu::new(), &p.shape, limits).unwrap().run(&params, batch, &inner, &mut g);
+            let dense = Dense::new(&Cpu::new(), &p.shape, limits).unwrap().run(&params, batch, &inner, &mut g);
+            assert!(gram.is_err() && dense.is_err(), "{kind:?}");
+        });
     }
 }
 

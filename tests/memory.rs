@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use metaglot::cpu::Cpu;
-use metaglot::meta::{GramSpace, InnerLoop, Limits, MetaGradient, Order, Plan, Update};
+use metaglot::meta::{GramSpace, InnerLoop, Limits, MetaGradient, Order, Plan, Update, cavia};
 use metaglot::model::InputKind;
 use support::{LossKind, Problem, shape};
 
@@ -42,7 +42,7 @@ fn planned_and_measured(
     inner: InnerLoop,
     change: impl Fn(Limits) -> Limits,
 ) -> (usize, usize) {
-    let p = Problem::random(12, shape(kind, &[40, 33, 17, 3]), LossKind::Classes, 9, 25, 30);
+    let p = Problem::random(12, shape(kind, &[40, 33, 17, 3]), LossKind::Classes, 9, 25, 30).with_context(3);
     let params = p.params::<f32>();
     p.with_batch::<f32, _>(|batch| {
         let limits = change(Limits::of(batch, &inner));
@@ -60,8 +60,13 @@ fn planned_and_measured(
 fn main() {
     let maml = |steps| InnerLoop::sgd(steps, 0.02, Order::Second);
     let heavy = InnerLoop { update: Update::Sgd { momentum: 0.5, weight_decay: 0.1 }, ..maml(7) };
-    let loops =
-        [maml(5), heavy, InnerLoop { micro_batch: 4, ..maml(5) }, InnerLoop { order: Order::First, ..maml(50) }];
+    let loops = [
+        maml(5),
+        heavy,
+        cavia::inner_loop(5, 0.1, 3),
+        InnerLoop { micro_batch: 4, ..maml(5) },
+        InnerLoop { order: Order::First, ..maml(50) },
+    ];
     for cpu in [1, 2].map(|threads| Cpu::new().threads(threads).unwrap()) {
         for kind in [InputKind::Dense, InputKind::Bag] {
             for inner in loops {

@@ -101,6 +101,8 @@ pub enum Adapt {
     All,
     /// The last layer: ANIL.
     Last,
+    /// None, but this many inputs that all examples of an episode share, the model's last ones: CAVIA.
+    Context(usize),
 }
 
 /// Where an episode's last layer starts.
@@ -167,6 +169,14 @@ impl InnerLoop<'_> {
         }
     }
 
+    /// How many inputs are a context that is adapted; 0 where weights are.
+    pub(crate) fn context(&self) -> usize {
+        match self.adapt {
+            Adapt::Context(inputs) => inputs,
+            Adapt::All | Adapt::Last => 0,
+        }
+    }
+
     /// Why the loop cannot run in Gram space, if it cannot: there every step of the first layer is a combination of the
     /// support inputs and one share of the initial weights.
     pub fn needs_plain_form(&self) -> Option<&'static str> {
@@ -201,7 +211,27 @@ impl InnerLoop<'_> {
     pub(crate) fn validate(&self, shape: &MlpShape) -> Result<()> {
         self.validate_rates(shape)?;
         self.validate_update()?;
+        self.validate_context(shape)?;
         self.validate_parts(shape)
+    }
+
+    fn validate_context(&self, shape: &MlpShape) -> Result<()> {
+        let Adapt::Context(inputs) = self.adapt else { return Ok(()) };
+        if inputs == 0 || inputs >= shape.input {
+            let detail = format!("{inputs} of {} inputs; at least 1 and not all are needed", shape.input);
+            return Err(Error::config("context", detail));
+        }
+        let plain = Self {
+            order: self.order,
+            adapt: self.adapt,
+            rates: self.rates,
+            ..InnerLoop::sgd(self.steps, 0.0, self.order)
+        };
+        let order_fits = matches!(self.order, Order::Second | Order::First | Order::Evaluate);
+        if *self == plain && matches!(self.rates, Rates::Same(_)) && order_fits {
+            return Ok(());
+        }
+        Err(Error::config("context", "it is adapted by plain steps at one rate, from the weights given"))
     }
 
     fn validate_rates(&self, shape: &MlpShape) -> Result<()> {
@@ -298,6 +328,8 @@ pub struct InnerMemory {
     pub implicit: bool,
     /// Only the last layer is adapted.
     pub last_layer: bool,
+    /// Inputs of the context, where only that is adapted.
+    pub context: usize,
     /// The last layer starts at prototypes.
     pub prototypes: bool,
     /// Support rows handled at once; 0: all.
@@ -319,6 +351,7 @@ impl InnerMemory {
             displacement: inner.order == Order::Displacement,
             implicit: matches!(inner.order, Order::Implicit(_)),
             last_layer: inner.adapt == Adapt::Last,
+            context: inner.context(),
             prototypes: inner.start == Start::Prototypes,
             micro_batch: inner.micro_batch,
             rates: inner.rates.len(),

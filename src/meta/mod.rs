@@ -8,6 +8,7 @@
 
 pub mod anil;
 mod batch;
+pub mod cavia;
 mod dense;
 mod engine;
 pub mod fomaml;

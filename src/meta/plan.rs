@@ -75,7 +75,7 @@ impl Limits {
 
     /// Rows of an embedding table one batch can touch.
     pub(crate) fn row_count(&self, shape: &MlpShape) -> usize {
-        self.nnz.min(shape.input)
+        self.nnz.saturating_add(self.inner.context).min(shape.input)
     }
 
     /// Elements a loss over n rows of c outputs may keep.
@@ -121,7 +121,7 @@ pub struct Plan {
     pub(crate) z_len: usize,
     /// Elements of the query outputs of the whole batch.
     pub(crate) out_len: usize,
-    /// Elements of one episode's gradient beside the first layer's weights: its bias, the head, the rates.
+    /// Elements of one episode's gradient beside the first layer's weights, as [`row_len`] says.
     pub(crate) row_len: usize,
     pub(crate) lanes: usize,
     bytes: usize,
@@ -136,7 +136,7 @@ impl Plan {
         let lane_len = gram_space::lane_len(&shapes, &limits);
         let z_len = product(&[chunk, limits.support + limits.query, shape.hidden()])?;
         let out_len = product(&[limits.episodes, limits.query, shape.outputs()])?;
-        let row_len = shape.hidden() + shape.head_len() + limits.inner.rates;
+        let row_len = row_len(shape, &limits.inner);
         let elements = [product(&[lanes, lane_len])?, z_len, out_len, product(&[chunk, row_len])?, limits.inner.rates];
         let elements = elements.into_iter().try_fold(0, usize::checked_add).ok_or_else(overflow)?;
         let bytes = product(&[elements, size_of::<T>()])?
@@ -155,6 +155,12 @@ impl Plan {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+}
+
+/// Elements of one episode's gradient beside the first layer's weights: its bias, the head, the rates, the weights of a
+/// context.
+pub(crate) fn row_len(shape: &MlpShape, inner: &InnerMemory) -> usize {
+    shape.hidden() + shape.head_len() + inner.rates + inner.context * shape.hidden()
 }
 
 pub(crate) fn product(factors: &[usize]) -> Result<usize> {

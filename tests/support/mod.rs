@@ -57,6 +57,28 @@ impl Problem {
         Problem { seed, shape, loss, support, query }
     }
 
+    /// The same problem with nothing in its last `context` inputs.
+    pub fn with_context(mut self, context: usize) -> Self {
+        let from = self.shape.input - context;
+        for set in [&mut self.support, &mut self.query] {
+            for row in set.dense.chunks_exact_mut(self.shape.input) {
+                row[from..].fill(0.0);
+            }
+            // A token of the context becomes one that the bag does not hold yet.
+            for bag in set.offsets.windows(2) {
+                let (tokens, weights) = (&mut set.tokens[bag[0]..bag[1]], &mut set.weights[bag[0]..bag[1]]);
+                let used: Vec<u32> = tokens.to_vec();
+                let free = (0..from as u32).filter(|t| !used.contains(t));
+                let high = tokens.iter_mut().filter(|t| **t as usize >= from);
+                high.zip(free).for_each(|(t, free)| *t = free);
+                let mut pairs: Vec<_> = tokens.iter().copied().zip(weights.iter().copied()).collect();
+                pairs.sort_unstable_by_key(|p| p.0);
+                pairs.into_iter().enumerate().for_each(|(i, (t, w))| (tokens[i], weights[i]) = (t, w));
+            }
+        }
+        self
+    }
+
     /// Random weights with random biases, away from the symmetric start.
     pub fn params<T: Element>(&self) -> Params<T> {
         let mut params = Params::<T>::random(&self.shape, 0.5, self.seed).unwrap();

@@ -87,6 +87,21 @@ pub fn gradient(f: impl Fn(&[f64]) -> f64, x: &[f64], h: f64) -> Vec<f64> {
         .collect()
 }
 
+/// The mean loss of episode t of a set with `c` in the last inputs of every example; classes.
+pub fn context_loss(problem: &Problem, set: &Set, t: usize, theta: &[f64], c: &[f64]) -> f64 {
+    let shape = &problem.shape;
+    let range = set.rows[t]..set.rows[t + 1];
+    let n = range.len() as f64;
+    range
+        .map(|i| {
+            let mut x = set.dense_row(shape, i);
+            x[shape.input - c.len()..].copy_from_slice(c);
+            cross_entropy(&outputs(shape, theta, &x), set.labels[i] as usize)
+        })
+        .sum::<f64>()
+        / n
+}
+
 /// The mean query loss after `steps` steps of SGD on the support loss, for each episode; gradients by differences.
 pub fn adapted_losses(problem: &Problem, theta: &[f64], steps: usize, lr: f64) -> Vec<f64> {
     (0..problem.support.rows.len() - 1)

@@ -13,12 +13,13 @@
 #![forbid(unsafe_code)]
 
 mod adam;
+mod context;
 mod examples;
 mod implicit;
 mod steps;
 
 use super::plan::{Shapes, overflow, product};
-use super::{InnerLoop, Inputs, Limits, MetaBatch, MetaGradient, Order, Outcome};
+use super::{InnerLoop, Inputs, Limits, MetaBatch, MetaGradient, Order, Outcome, cavia};
 use crate::backend::{Lane, matrix};
 use crate::cpu::{Cpu, KernelElement};
 use crate::error::{Error, Result};
@@ -56,6 +57,8 @@ pub struct Dense<T: KernelElement> {
     /// One set's pre-activations of the first layer, or their tangent; the last hidden layer's.
     z: Vec<T>,
     acts: Vec<T>,
+    /// The context's vectors.
+    context: Vec<T>,
     saved: Vec<T>,
     scratch: Vec<T>,
     out: Vec<T>,
@@ -70,6 +73,7 @@ struct Lens {
     place: usize,
     rows: usize,
     saved: usize,
+    context: usize,
     out: usize,
 }
 
@@ -84,6 +88,7 @@ impl Lens {
             history: product(&[p, steps, kept])?,
             place: if inner.rates > 0 { p } else { 0 },
             rows,
+            context: context::len(shape, inner.context, steps),
             saved: mlp::Saved::<f32>::len(shape, rows, limits.loss_len(rows, shape.outputs())),
             out: product(&[limits.episodes, limits.query, shape.outputs()])?,
         })
@@ -116,6 +121,7 @@ impl<T: KernelElement> Dense<T> {
             rates: vec![0.0; limits.inner.rates],
             z: zeros(lens.rows * shape.hidden()),
             acts: zeros(lens.rows * shape.widths.iter().max().copied().unwrap_or(0)),
+            context: zeros(lens.context),
             saved: zeros(lens.saved),
             scratch: zeros(mlp::scratch_len(shape, lens.rows)),
             out: zeros(lens.out),
@@ -130,7 +136,7 @@ impl<T: KernelElement> Dense<T> {
         let lens = Lens::new(shape, limits)?;
         let widest = shape.widths.iter().max().copied().unwrap_or(0);
         let rows = lens.rows * (shape.hidden() + widest) + mlp::scratch_len(shape, lens.rows);
-        let elements = [lens.thetas, product(&[lens.p, 11])?, lens.history, rows, lens.saved, lens.out];
+        let elements = [lens.thetas, product(&[lens.p, 11])?, lens.history, rows, lens.saved, lens.context, lens.out];
         let elements = elements.into_iter().try_fold(0, usize::checked_add).ok_or_else(overflow)?;
         let others = lens.place * size_of::<u32>() + limits.inner.rates * size_of::<f64>();
         Ok(product(&[elements, size_of::<T>()])? + others + Lane::<T>::planned_bytes(cpu) + Shapes::new(shape).bytes())
@@ -168,7 +174,7 @@ impl<T: KernelElement> Dense<T> {
         }
         gradient.rates.clear();
         if inner.order != Order::Evaluate {
-            self.write_mean(batch, gradient);
+            self.write_mean(batch, inner, gradient);
             let mean = 1.0 / batch.episodes().max(1) as f64;
             gradient.rates.extend(self.rates[..inner.rates.len()].iter().map(|r| r * mean));
         }
@@ -182,12 +188,14 @@ impl<T: KernelElement> Dense<T> {
         }
         batch.validate(shape)?;
         inner.validate(shape)?;
+        cavia::check_examples(batch, shape, inner.context())?;
         let (found, planned) = (Limits::of(batch, inner), &self.limits);
         let (needs, has) = (Lens::new(shape, &found)?, Lens::new(shape, planned)?);
         let fits = planned.covers(&found)
             && needs.thetas <= has.thetas
             && needs.history <= has.history
             && needs.place <= has.place
+            && needs.context <= has.context
             && inner.rates.len() <= planned.inner.rates;
         if fits {
             return Ok(());
@@ -197,7 +205,7 @@ impl<T: KernelElement> Dense<T> {
 
     /// Divides the sum by the number of episodes and lays it out as the gradient; of an embedding table only the rows
     /// that occur.
-    fn write_mean(&self, batch: &MetaBatch<T>, gradient: &mut MetaGradient<T>) {
+    fn write_mean(&self, batch: &MetaBatch<T>, inner: &InnerLoop, gradient: &mut MetaGradient<T>) {
         let (shape, h) = (&self.shapes.whole, self.shapes.whole.hidden());
         let mean = T::ONE / T::from_f64(batch.episodes().max(1) as f64);
         let scaled = |dst: &mut [T], src: &[T]| dst.iter_mut().zip(src).for_each(|(d, &s)| *d = s * mean);
@@ -213,6 +221,7 @@ impl<T: KernelElement> Dense<T> {
                 (0..bags.rows()).for_each(|i| gradient.rows.extend_from_slice(bags.row(i).0));
             }
         }
+        gradient.rows.extend(cavia::rows(shape, inner.context()));
         gradient.rows.sort_unstable();
         gradient.rows.dedup();
         for (&row, dst) in gradient.rows.iter().zip(gradient.first.chunks_exact_mut(h)) {

@@ -17,6 +17,9 @@ impl<T: KernelElement> Dense<T> {
         inner: &InnerLoop,
         t: usize,
     ) -> Result<(T, bool)> {
+        if inner.context() > 0 {
+            return Ok((self.context_episode(params, batch, inner, t)?, true));
+        }
         let shape = self.shapes.whole.clone();
         let support = Examples { set: &batch.support, t, shape: &shape };
         let query = Examples { set: &batch.query, t, shape: &shape };
@@ -199,7 +202,7 @@ impl<T: KernelElement> Dense<T> {
         Ok(value)
     }
 
-    fn keep_outputs(&mut self, query: &Examples<T>) {
+    pub(super) fn keep_outputs(&mut self, query: &Examples<T>) {
         let (n, c) = (query.len(), query.shape.outputs());
         let saved = pass(&mut self.saved, query);
         for i in 0..n {
@@ -332,7 +335,7 @@ pub(super) enum Direction {
 }
 
 /// The pass over a set.
-fn pass<'a, T: KernelElement>(memory: &'a mut [T], examples: &Examples<T>) -> mlp::Saved<'a, T> {
+pub(super) fn pass<'a, T: KernelElement>(memory: &'a mut [T], examples: &Examples<T>) -> mlp::Saved<'a, T> {
     let (targets, n) = (examples.set.targets(examples.t), examples.len());
     mlp::Saved::lay_out(examples.shape, n, saved_len(&targets, n, examples.shape.outputs()), &mut Carver::over(memory))
 }

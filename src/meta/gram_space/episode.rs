@@ -4,6 +4,7 @@
 //! inner loop runs on the last layer alone, whose inputs do not change: no Gram matrix is needed.
 #![forbid(unsafe_code)]
 
+use super::context::{Context, ContextMemory};
 use super::memory::{Memory, Sizes};
 use super::rates::{StepRates, scale};
 use super::steps::Core;
@@ -16,6 +17,8 @@ use crate::model::{Targets, mlp, saved_len};
 
 /// What all episodes of a meta-step share.
 pub(super) struct Step<'a, T: KernelElement> {
+    /// The first layer's elements, widened from whatever they are stored in.
+    pub first: &'a (dyn Fn(usize) -> T + Sync),
     /// The initial head: theta without the first layer.
     pub head: &'a [T],
     pub shapes: &'a Shapes,
@@ -77,7 +80,11 @@ pub(in crate::meta) fn lane_len(shapes: &Shapes, limits: &Limits) -> usize {
     let [support, query] = [limits.support, limits.query].map(|n| (n, limits.loss_len(n, c)));
     let sizes = Sizes::new(limits.inner, limits.recompute, support, query);
     let mut memory = Carver::<u8>::counting();
-    LaneMemory::lay_out(shapes, &sizes, &mut memory);
+    if limits.inner.context > 0 {
+        ContextMemory::lay_out(&shapes.whole, &sizes, &mut memory);
+    } else {
+        LaneMemory::lay_out(shapes, &sizes, &mut memory);
+    }
     memory.used()
 }
 
@@ -90,20 +97,45 @@ impl<T: KernelElement> Step<'_, T> {
         let kept = |targets: &Targets, n| (n, saved_len(targets, n, c));
         let inner = InnerMemory::of(self.inner);
         let sizes = Sizes::new(inner, self.limits.recompute, kept(&support, n), kept(&query, m));
-        let mut memory = LaneMemory::lay_out(self.shapes, &sizes, &mut Carver::over(scratch));
         let Rows { z, z_query, out, gradient } = rows;
         let (bias, rest) = gradient.split_at_mut(h);
-        let (head, rates) = rest.split_at_mut(self.shapes.whole.head_len());
+        let (head, rest) = rest.split_at_mut(self.shapes.whole.head_len());
+        let (rates, weights_bar) = rest.split_at_mut(self.inner.rates.len());
         rates.fill(T::ZERO);
-        let (loss, solved) = if self.inner.adapt == Adapt::Last && self.shapes.body.is_some() {
-            self.last_layer(lane, sizes, [support, query], &mut memory, [z, z_query, out, head, rates])?
+        let pieces = [&mut *z, &mut *z_query, out, &mut *head];
+        let mut memory = Carver::over(scratch);
+        let (loss, solved) = if inner.context > 0 {
+            let mut memory = ContextMemory::lay_out(&self.shapes.whole, &sizes, &mut memory);
+            let [z, z_query, out, head] = pieces;
+            let context = Context { step: self, sizes, support, query };
+            (context.run(lane, &mut memory, [z, z_query, out, head, weights_bar])?, true)
         } else {
-            self.all_layers(lane, t, sizes, [support, query], &mut memory, [z, z_query, out, head, rates])?
+            let mut memory = LaneMemory::lay_out(self.shapes, &sizes, &mut memory);
+            self.weights_episode(lane, t, sizes, [support, query], &mut memory, pieces, rates)?
         };
         lane.col_sum(T::ONE, matrix(z, n, h), T::ZERO, bias)?;
         lane.col_sum(T::ONE, matrix(z_query, m, h), T::ONE, bias)?;
         let finite = loss.is_finite() && (self.inner.order == Order::Evaluate || head.iter().all(|x| x.is_finite()));
         Ok((loss, Outcome::of(finite, solved)))
+    }
+
+    /// An episode whose weights are adapted: all layers, or the last.
+    #[expect(clippy::too_many_arguments, reason = "one episode's operands")]
+    fn weights_episode(
+        &self,
+        lane: &mut Lane<T>,
+        t: usize,
+        sizes: Sizes,
+        targets: [Targets; 2],
+        memory: &mut LaneMemory<T>,
+        [z, z_query, out, head]: [&mut [T]; 4],
+        rates: &mut [T],
+    ) -> Result<(T, bool)> {
+        if self.inner.adapt == Adapt::Last && self.shapes.body.is_some() {
+            self.last_layer(lane, sizes, targets, memory, [z, z_query, out, head, rates])
+        } else {
+            self.all_layers(lane, t, sizes, targets, memory, [z, z_query, out, head, rates])
+        }
     }
 
     /// Every layer is adapted: the first in Gram space.

@@ -30,6 +30,7 @@
 //! once for dW1. Everything between is per episode and stays in one thread's cache.
 #![forbid(unsafe_code)]
 
+mod context;
 mod episode;
 mod implicit;
 mod memory;
@@ -43,8 +44,9 @@ pub(in crate::meta) use rates::dot;
 
 use std::ops::Range;
 
+use super::plan::row_len;
 use super::scatter::Scatter;
-use super::{InnerLoop, Inputs, Limits, MetaBatch, MetaGradient, Order, Outcome, Plan, Start};
+use super::{InnerLoop, InnerMemory, Inputs, Limits, MetaBatch, MetaGradient, Order, Outcome, Plan, Start, cavia};
 use crate::backend::{Team, matrix, matrix_mut};
 use crate::cpu::{Cpu, KernelElement, TableElement};
 use crate::error::{Error, Result};
@@ -141,10 +143,10 @@ impl<T: KernelElement> GramSpace<T> {
         for start in episodes.clone().step_by(chunk) {
             let part = start..episodes.end.min(start + chunk);
             self.forward(params, batch, &part)?;
-            self.adapt(&params.head, batch, inner, episodes.start, &part, gradient)?;
+            self.adapt(params, batch, inner, episodes.start, &part, gradient)?;
             if inner.order != Order::Evaluate {
                 self.add_first(batch, inner, &part, mean, gradient)?;
-                self.add_rows(shape, inner.rates.len(), part.len(), mean, gradient)?;
+                self.add_rows(shape, &InnerMemory::of(inner), part.len(), mean, gradient)?;
             }
         }
         gradient.rates.clear();
@@ -160,6 +162,7 @@ impl<T: KernelElement> GramSpace<T> {
         }
         batch.validate(shape)?;
         inner.validate(shape)?;
+        cavia::check_examples(batch, shape, inner.context())?;
         if let Some(why) = inner.needs_plain_form() {
             return Err(Error::config("inner loop", format!("it does not fit Gram space: {why}")));
         }
@@ -200,6 +203,7 @@ impl<T: KernelElement> GramSpace<T> {
         let shape = &self.plan.shapes.whole;
         if shape.kind == InputKind::Bag {
             self.scatter.rows(shape.input, &mut gradient.rows);
+            gradient.rows.extend(cavia::rows(shape, inner.context()));
             gradient.first[..gradient.rows.len() * shape.hidden()].fill(T::ZERO);
         } else {
             gradient.first.fill(T::ZERO);
@@ -236,21 +240,21 @@ impl<T: KernelElement> GramSpace<T> {
     }
 
     /// The chunk's episodes, spread over the lanes.
-    fn adapt(
+    fn adapt<S: TableElement<T>>(
         &mut self,
-        head: &[T],
+        params: &Params<T, S>,
         batch: &MetaBatch<T>,
         inner: &InnerLoop,
         first: usize,
         part: &Range<usize>,
         gradient: &mut MetaGradient<T>,
     ) -> Result<()> {
-        let shape = &self.plan.shapes.whole;
+        let shape = &params.shape;
         let (h, c) = (shape.hidden(), shape.outputs());
         let rows = |set: &[usize], range: &Range<usize>| set[range.end] - set[range.start];
         let (nq, ns) = (rows(batch.query.rows, part), rows(batch.support.rows, part));
         let before = rows(batch.query.rows, &(first..part.start));
-        let row_len = h + shape.head_len() + inner.rates.len();
+        let row_len = row_len(shape, &InnerMemory::of(inner));
         let (z_query, z_support) = self.z[..(nq + ns) * h].split_at_mut(nq * h);
         let own = part.start - first..part.end - first;
         let work = Work {
@@ -263,7 +267,9 @@ impl<T: KernelElement> GramSpace<T> {
             outcomes: &mut gradient.outcomes[own],
             scratch: &mut self.scratch,
         };
-        let step = Step { head, shapes: &self.plan.shapes, batch, inner, limits: &self.plan.limits };
+        let first = |i: usize| params.first[i].widen();
+        let (shapes, limits) = (&self.plan.shapes, &self.plan.limits);
+        let step = Step { first: &first, head: &params.head, shapes, batch, inner, limits };
         let cut = |work, left, all| work::split(work, &step, row_len, left, all);
         self.team.spread(work, cut, |lane, work| work::run(lane, &step, row_len, work))
     }
@@ -316,23 +322,45 @@ impl<T: KernelElement> GramSpace<T> {
         self.scatter.add(&mut self.team, shape.input, dz, &gradient.rows, &mut gradient.first)
     }
 
-    /// Adds the mean of the episodes' rows to bias, head and rates, one after the other.
+    /// Adds the mean of the episodes' rows to bias, head, rates and the weights of a context, one after the other.
     fn add_rows(
         &mut self,
         shape: &MlpShape,
-        rates: usize,
+        inner: &InnerMemory,
         episodes: usize,
         mean: T,
         gradient: &mut MetaGradient<T>,
     ) -> Result<()> {
-        let (h, head) = (shape.hidden(), shape.head_len());
-        for row in self.rows.chunks_exact(h + head + rates).take(episodes) {
+        let h = shape.hidden();
+        for row in self.rows.chunks_exact(row_len(shape, inner)).take(episodes) {
             let lane = self.team.lane();
-            lane.axpy(mean, &row[..h], &mut gradient.bias)?;
-            lane.axpy(mean, &row[h..h + head], &mut gradient.head)?;
-            lane.axpy(mean, &row[h + head..], &mut self.rates[..rates])?;
+            let (bias, row) = row.split_at(h);
+            let (head, row) = row.split_at(shape.head_len());
+            let (rates, context) = row.split_at(inner.rates);
+            lane.axpy(mean, bias, &mut gradient.bias)?;
+            lane.axpy(mean, head, &mut gradient.head)?;
+            lane.axpy(mean, rates, &mut self.rates[..inner.rates])?;
+            for (i, weights) in context.chunks_exact(h).enumerate() {
+                add_context(shape, inner.context, i, mean, weights, gradient);
+            }
         }
         Ok(())
+    }
+}
+
+/// Adds `mean` times the gradient of the weights of context input `i` to the first layer's.
+fn add_context<T: KernelElement>(
+    shape: &MlpShape,
+    context: usize,
+    i: usize,
+    mean: T,
+    weights: &[T],
+    gradient: &mut MetaGradient<T>,
+) {
+    // Of an embedding table the gradient holds the rows that occur, those of the context last.
+    let before = if shape.kind == InputKind::Bag { (shape.input - gradient.rows.len()) * shape.hidden() } else { 0 };
+    for (unit, &w) in weights.iter().enumerate() {
+        gradient.first[cavia::place(shape, context, i, unit) - before] += mean * w;
     }
 }
 
