@@ -1,11 +1,9 @@
 //! Checked entry points: sizes are compared here, once, then one unsafe call is made.
 
-use std::ops::Range;
-
 use crate::cpu::contract::{AdamwStep, Epilogue, Kernels, Ops};
 use crate::cpu::{Cpu, GemmOperands, KernelElement, TableElement, gemm, pack_len};
 use crate::error::{Error, Result};
-use crate::view::{Bags, MatMut, MatRef};
+use crate::view::{MatMut, MatRef};
 
 /// One thread's way to the kernels: operations of element type `T` and their packing space.
 #[derive(Clone)]
@@ -141,42 +139,6 @@ impl<T: KernelElement> Lane<T> {
             dst.row_mut(i).fill(T::ONE);
         }
         self.product(Form::Nt, a, b, dst, add)
-    }
-
-    /// `dst[i][j] = a_i . b_j + 1` for rows `ra` of bags `a` and `rb` of `b`; symmetric halves are computed once
-    /// where both are the same rows.
-    pub fn gram_bags(
-        &mut self,
-        a: &Bags<T>,
-        ra: Range<usize>,
-        b: &Bags<T>,
-        rb: Range<usize>,
-        symmetric: bool,
-        dst: &mut MatMut<T>,
-    ) -> Result<()> {
-        if dst.rows() != ra.len() || dst.cols() != rb.len() || ra.end > a.rows() || rb.end > b.rows() {
-            let detail = format!("{} by {} rows do not fill {}x{}", ra.len(), rb.len(), dst.rows(), dst.cols());
-            return Err(Error::shape("gram_bags", detail));
-        }
-        if symmetric && ra != rb {
-            return Err(Error::shape("gram_bags", format!("rows {ra:?} and {rb:?} are not the same: not symmetric")));
-        }
-        for i in 0..ra.len() {
-            let (ta, wa) = a.row(ra.start + i);
-            let from = if symmetric { i } else { 0 };
-            for j in from..rb.len() {
-                let (tb, wb) = b.row(rb.start + j);
-                // SAFETY: the slices are valid for their lengths and a bag has as many weights as tokens.
-                let dot = unsafe {
-                    (self.ops.bag_dot)(ta.len(), ta.as_ptr(), wa.as_ptr(), tb.len(), tb.as_ptr(), wb.as_ptr())
-                };
-                dst.row_mut(i)[j] = dot + T::ONE;
-                if symmetric && j > i {
-                    dst.row_mut(j)[i] = dot + T::ONE;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// `dst = init + sum over j of weights[j] * table[index[j]]`, rows of `table`, stored in `S`, as long as `dst`.

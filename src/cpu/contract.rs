@@ -121,8 +121,6 @@ pub struct Ops<T> {
     pub gemm: Gemm<T>,
     /// See [`GatherSum`].
     pub gather_sum: GatherSum<T, T>,
-    /// The dot product of two bags with strictly rising tokens: na, tokens a, weights a, nb, tokens b, weights b.
-    pub bag_dot: unsafe fn(usize, *const u32, *const T, usize, *const u32, *const T) -> T,
     /// `dst[i] = max(src[i], 0)`; NaN gives 0 or NaN. Arguments: n, src, dst.
     pub relu: unsafe fn(usize, *const T, *mut T),
     /// In place `d[i] = 0 where a[i] <= 0`, with `a` the ReLU's output: its derivative at 0 is 0. Arguments: n, a, d.

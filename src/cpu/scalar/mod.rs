@@ -3,7 +3,6 @@
 mod activation;
 mod bag;
 mod gemm;
-mod gram;
 mod reduce;
 mod softmax_xent;
 mod update;
@@ -31,7 +30,6 @@ const fn ops<T: Element>(gemm: super::contract::Gemm<T>) -> Ops<T> {
     Ops {
         gemm,
         gather_sum: bag::gather_sum::<T, T>,
-        bag_dot: gram::bag_dot::<T>,
         relu: activation::relu::<T>,
         relu_mask: activation::relu_mask::<T>,
         softmax_xent: softmax_xent::softmax_xent::<T>,
