@@ -5,6 +5,7 @@ use std::fmt::{Debug, Display};
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
 use bytemuck::Pod;
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
@@ -140,13 +141,7 @@ pub trait Stored<T: Element>: Copy + Pod + Send + Sync + Default + Debug + Parti
     /// The values as they are computed with, where they are stored so.
     fn plain(values: &[Self]) -> Option<&[T]>;
     /// Lets `change` work on a stored row in `T`, in place where it is stored so and in `wide` otherwise.
-    fn change_row<R>(row: &mut [Self], wide: &mut [T], change: impl FnOnce(&mut [T]) -> R) -> R {
-        let wide = &mut wide[..row.len()];
-        wide.iter_mut().zip(&*row).for_each(|(w, s)| *w = s.widen());
-        let result = change(wide);
-        row.iter_mut().zip(wide).for_each(|(s, w)| *s = Self::narrow(*w));
-        result
-    }
+    fn change_row<R>(row: &mut [Self], wide: &mut [T], change: impl FnOnce(&mut [T]) -> R) -> R;
 }
 
 impl<T: Element> Stored<T> for T {
@@ -181,6 +176,14 @@ macro_rules! stored_in_half {
             }
             fn plain(_: &[Self]) -> Option<&[f32]> {
                 None
+            }
+            fn change_row<R>(row: &mut [Self], wide: &mut [f32], change: impl FnOnce(&mut [f32]) -> R) -> R {
+                let wide = &mut wide[..row.len()];
+                // The machine's own conversions where it has them, eight numbers at a time.
+                row.convert_to_f32_slice(wide);
+                let result = change(wide);
+                row.convert_from_f32_slice(wide);
+                result
             }
         }
     };
