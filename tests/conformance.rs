@@ -23,6 +23,7 @@ for_both_types! {
     products_equal_the_truth
     products_may_be_cut_anywhere
     products_have_the_same_bits_on_any_number_of_threads
+    symmetric_products_have_the_bits_of_general_ones
     row_operations_equal_the_truth
     softmax_cross_entropy_equals_the_truth
     blocks_of_logits_have_the_bits_of_their_rows
@@ -54,6 +55,15 @@ fn products_have_the_same_bits_on_any_number_of_threads<T: KernelElement>() {
         for product in [Product::Linear, Product::Tn] {
             let (seed, alpha, beta, fill) = (7, 0.7, -0.5, Fill::Normal);
             check_product::product(&mut tables, &ProductCase { seed, product, m, n, k, gap: 3, alpha, beta, fill });
+        }
+    }
+}
+
+fn symmetric_products_have_the_bits_of_general_ones<T: KernelElement>() {
+    let mut tables = Tables::<T>::new(&[]);
+    for m in [0, 1, 5, 6, 7, 13, 14, 15, 25, 31, 33, 48, 49, 75, 100, 193, 260] {
+        for (seed, k) in (0..).zip([0, 1, 19, 257]) {
+            check_product::symmetric_gram(&mut tables, seed, m, k);
         }
     }
 }

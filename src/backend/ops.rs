@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::cpu::contract::{AdamwStep, Epilogue, Ops};
-use crate::cpu::{Cpu, GemmOperands, KernelElement, gemm, pack_len};
+use crate::cpu::{Cpu, GemmOperands, KernelElement, gemm, pack_len, symmetric_gemm};
 use crate::error::{Error, Result};
 use crate::view::{Bags, MatMut, MatRef};
 
@@ -108,13 +108,13 @@ impl<T: KernelElement> Lane<T> {
 
     pub(super) fn with_index(cpu: &Cpu, index: usize, lanes: usize) -> Self {
         let ops = cpu.ops::<T>();
-        let pack = vec![T::ZERO; pack_len(&ops.gemm, usize::MAX / 2, usize::MAX / 2)];
+        let pack = vec![T::ZERO; pack_len(&ops.gemm)];
         Self { ops, pack, index, lanes }
     }
 
     /// Bytes of packing space of one lane.
     pub(crate) fn planned_bytes(cpu: &Cpu) -> usize {
-        pack_len(&cpu.ops::<T>().gemm, usize::MAX / 2, usize::MAX / 2) * size_of::<T>()
+        pack_len(&cpu.ops::<T>().gemm) * size_of::<T>()
     }
 
     fn product(&mut self, form: Form, a: MatRef<T>, b: MatRef<T>, mut c: MatMut<T>, finish: Finish<T>) -> Result<()> {
@@ -154,6 +154,18 @@ impl<T: KernelElement> Lane<T> {
             dst.row_mut(i).fill(T::ONE);
         }
         self.product(Form::Nt, a, b, dst, add)
+    }
+
+    /// `dst = a a^T + 1`, with the bits of [`Lane::gram`] at little more than half the work; dst: m x m.
+    pub fn gram_symmetric(&mut self, a: MatRef<T>, mut dst: MatMut<T>) -> Result<()> {
+        let add = Finish { alpha: T::ONE, beta: T::ONE, bias: None, relu: false };
+        let g = operands(Form::Nt, &a, &a, &mut dst, add)?;
+        for i in 0..dst.rows() {
+            dst.row_mut(i).fill(T::ONE);
+        }
+        // SAFETY: as for any product; `dst` is square, without a bias, and holds the same value everywhere.
+        unsafe { symmetric_gemm(&self.ops.gemm, &g, &mut self.pack) };
+        Ok(())
     }
 
     /// `dst[i][j] = a_i . b_j + 1` for rows `ra` of bags `a` and `rb` of `b`; symmetric halves are computed once

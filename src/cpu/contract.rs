@@ -57,6 +57,27 @@ pub struct Tile<T> {
     pub epilogue: Epilogue<T>,
 }
 
+/// A panel to be packed: `dst[p * ds + i] = src[i * rs + p * ps]` for i < width and p < k, with `rs` = 1 or `ps` = 1.
+///
+/// With `ps` = 1 it is a transposition. What lies between the rows of `dst` is not written.
+#[derive(Clone, Copy, Debug)]
+pub struct Panel<T> {
+    /// Rows of A, or columns of B.
+    pub width: usize,
+    /// Length of the reduction.
+    pub k: usize,
+    /// The first element of the operand.
+    pub src: *const T,
+    /// Distance between rows of A or columns of B.
+    pub rs: usize,
+    /// Distance between steps of the reduction.
+    pub ps: usize,
+    /// The packed panel.
+    pub dst: *mut T,
+    /// Distance between steps in the packed panel, at least `width`.
+    pub ds: usize,
+}
+
 /// A GEMM microkernel and the cache blocking that suits it.
 #[derive(Clone, Copy)]
 pub struct Gemm<T> {
@@ -66,9 +87,9 @@ pub struct Gemm<T> {
     pub mr: usize,
     /// Columns of a tile.
     pub nr: usize,
-    /// Rows of A that stay in the second-level cache.
+    /// Rows of A packed at once, a multiple of `mr`: they stay in the second-level cache.
     pub mc: usize,
-    /// Length of the reduction handled at once: a panel of `kc` x `nr` of B stays in the first-level cache.
+    /// Length of the reduction handled at once: a panel of `kc` x `nr` of B stays near the registers.
     pub kc: usize,
     /// Columns of B packed at once.
     pub nc: usize,
@@ -78,6 +99,11 @@ pub struct Gemm<T> {
     /// Every element the formula of [`Tile`] names is readable (A, B, bias) or writable (C), and C overlaps none of
     /// the others; `m <= mr` and `n <= nr`.
     pub tile: unsafe fn(&Tile<T>),
+    /// Packs one panel.
+    ///
+    /// # Safety
+    /// Every element the formula of [`Panel`] names is readable (src) or writable (dst), and the two do not overlap.
+    pub pack: unsafe fn(&Panel<T>),
 }
 
 /// The settings of one AdamW step (Loshchilov and Hutter, "Decoupled weight decay regularization", algorithm 2).

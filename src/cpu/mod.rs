@@ -23,7 +23,7 @@ use crate::dtype::Element;
 use crate::error::{Error, Result};
 use contract::{Kernels, Ops};
 
-pub(crate) use blocking::{GemmOperands, gemm, pack_len};
+pub(crate) use blocking::{GemmOperands, gemm, pack_len, part, symmetric_gemm};
 
 /// An instruction set the kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

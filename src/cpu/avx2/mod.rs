@@ -4,6 +4,7 @@ mod bag;
 mod entries;
 mod gemm;
 mod lanes;
+mod pack;
 
 use std::arch::x86_64::{__m256, __m256d};
 

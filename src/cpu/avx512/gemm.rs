@@ -10,17 +10,21 @@
 
 use std::arch::x86_64::*;
 
+use super::pack;
 use crate::cpu::contract::{Gemm, Tile};
 
 /// Single precision, 14 x 32.
 pub const F32_14X32: Gemm<f32> =
-    Gemm { name: "f32_gemm_14x32", mr: 14, nr: 32, mc: 252, kc: 256, nc: 1024, tile: f32_tile };
+    Gemm { name: "f32_gemm_14x32", mr: 14, nr: 32, mc: 252, kc: 256, nc: 1024, tile: f32_tile, pack: pack::f32_pack };
 /// Double precision, 14 x 16.
 pub const F64_14X16: Gemm<f64> =
-    Gemm { name: "f64_gemm_14x16", mr: 14, nr: 16, mc: 126, kc: 256, nc: 512, tile: f64_tile };
+    Gemm { name: "f64_gemm_14x16", mr: 14, nr: 16, mc: 126, kc: 256, nc: 512, tile: f64_tile, pack: pack::f64_pack };
+
+/// Steps from which on C is asked for before the sums begin: below, asking takes longer than it saves.
+const FAR: usize = 64;
 
 macro_rules! tiles {
-    ($t:ty, $dispatch:ident, $rows:ident, $lanes:literal, $mask:ty, $zero:ident, $broadcast:ident, $maskload:ident,
+    ($t:ty, $dispatch:ident, $rows:ident, $sum:ident, $lanes:literal, $vector:ty, $mask:ty, $zero:ident, $broadcast:ident, $maskload:ident,
      $maskstore:ident, $fma:ident, $mul:ident, $add:ident, $max:ident) => {
         /// # Safety
         /// AVX-512 is there; see [`Gemm::tile`].
@@ -67,6 +71,40 @@ macro_rules! tiles {
             }
         }
 
+        /// The sums of a tile; `a_rs` is the tile's, by value so that it may be a constant.
+        ///
+        /// # Safety
+        /// As the tile's function.
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        unsafe fn $sum<const M: usize, const V: usize>(
+            t: &Tile<$t>,
+            a_rs: usize,
+            masks: [$mask; V],
+            acc: &mut [[$vector; V]; M],
+        ) {
+            let mut sums = *acc;
+            let (mut a, mut b) = (t.a, t.b);
+            for _ in 0..t.k {
+                let mut row = [$zero(); V];
+                for v in 0..V {
+                    // SAFETY: p < k; the mask reads only columns below n.
+                    row[v] = unsafe { $maskload(masks[v], b.wrapping_add(v * $lanes)) };
+                }
+                for i in 0..M {
+                    // SAFETY: i < m and p < k.
+                    let x = $broadcast(unsafe { *a.add(i * a_rs) });
+                    for v in 0..V {
+                        sums[i][v] = $fma(x, row[v], sums[i][v]);
+                    }
+                }
+                // Behind the last step these point outside, and are not read.
+                a = a.wrapping_add(t.a_cs);
+                b = b.wrapping_add(t.b_rs);
+            }
+            *acc = sums;
+        }
+
         /// A tile of `M` rows and at most `V` vectors of columns.
         ///
         /// # Safety
@@ -76,23 +114,20 @@ macro_rules! tiles {
             let mut masks = [<$mask>::MAX; V];
             masks[V - 1] = <$mask>::MAX >> (V * $lanes - t.n);
             let mut acc = [[$zero(); V]; M];
-            let (mut a, mut b) = (t.a, t.b);
-            // SAFETY: p < k, i < M = m; the masks read and write only columns below n. Pointers past the last step are
-            // formed but not read.
+            // SAFETY: p < k, i < M = m; the masks read and write only columns below n.
             unsafe {
-                for _ in 0..t.k {
-                    let mut row = [$zero(); V];
-                    for v in 0..V {
-                        row[v] = $maskload(masks[v], b.wrapping_add(v * $lanes));
-                    }
+                if t.k >= FAR {
                     for i in 0..M {
-                        let x = $broadcast(*a.add(i * t.a_rs));
                         for v in 0..V {
-                            acc[i][v] = $fma(x, row[v], acc[i][v]);
+                            _mm_prefetch::<_MM_HINT_T0>(t.c.wrapping_add(i * t.c_rs + v * $lanes).cast());
                         }
                     }
-                    a = a.wrapping_add(t.a_cs);
-                    b = b.wrapping_add(t.b_rs);
+                }
+                // Two copies of the loop: with neighbouring rows every broadcast has a constant offset.
+                if t.a_rs == 1 {
+                    $sum::<M, V>(t, 1, masks, &mut acc);
+                } else {
+                    $sum::<M, V>(t, t.a_rs, masks, &mut acc);
                 }
                 let e = &t.epilogue;
                 let (alpha, beta) = ($broadcast(e.alpha), $broadcast(e.beta));
@@ -125,7 +160,9 @@ tiles!(
     f32,
     f32_tile,
     f32_rows,
+    f32_sum,
     16,
+    __m512,
     __mmask16,
     _mm512_setzero_ps,
     _mm512_set1_ps,
@@ -140,7 +177,9 @@ tiles!(
     f64,
     f64_tile,
     f64_rows,
+    f64_sum,
     8,
+    __m512d,
     __mmask8,
     _mm512_setzero_pd,
     _mm512_set1_pd,
