@@ -157,7 +157,6 @@ pub struct Ops<T> {
     /// `ln sum exp(z) - z[t]` (unscaled). Shifted by the largest logit, so finite logits never overflow. `dz` may be `z`
     /// (in place, then ld = n). Arguments: m, n, z, ld, t, scale, p, dz. Tolerance, a row: `4 eps (1 + |z|max)` and, because
     /// n exponentials are summed, `n eps` more in the loss and `n eps p[j]` more in p; the losses of m rows are a sum.
-    #[expect(clippy::type_complexity, reason = "the operands, named above")]
     pub softmax_xent: unsafe fn(usize, usize, *const T, usize, *const u32, T, *mut T, *mut T) -> T,
     /// The R-operator of that gradient (Pearlmutter, "Fast exact multiplication by the Hessian", 1994), of m rows without
     /// gaps: `rdz[i] = scale * p[i] * (rz[i] - sum over j of p[j] rz[j])`. `rdz` may be `rz` (in place).
