@@ -64,7 +64,8 @@ pub mod task;
 pub mod cli;
 
 pub use atomic_file::AtomicFile;
-pub use dtype::{Dtype, Element};
+pub use dtype::{Dtype, Element, Stored};
 pub use error::{Error, Result};
+pub use half::{bf16, f16};
 pub use rng::{Purpose, Rng};
 pub use view::{Bags, MatMut, MatRef};
