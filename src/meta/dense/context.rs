@@ -55,11 +55,7 @@ impl<T: KernelElement> Dense<T> {
         let (sums, rest) = rest.split_at_mut(shape.hidden());
         let (shift, rest) = rest.split_at_mut(shape.hidden());
         let (dc, c_bar) = rest[..2 * k].split_at_mut(k);
-<<<<<<< HEAD
-        cavia::weights(shape, k, &params.first, weights);
-=======
         cavia::weights(shape, k, |i| params.first[i], weights);
->>>>>>> main
         contexts.fill(T::ZERO);
         let Rates::Same(lr) = inner.rates else { unreachable!("validated: one rate") };
         let lr = T::from_f64(lr);
