@@ -24,8 +24,10 @@ for_both_types! {
     products_equal_the_truth
     products_may_be_cut_anywhere
     products_have_the_same_bits_on_any_number_of_threads
+    symmetric_products_have_the_bits_of_general_ones
     row_operations_equal_the_truth
     softmax_cross_entropy_equals_the_truth
+    blocks_of_logits_have_the_bits_of_their_rows
     column_sums_equal_the_truth
     bag_products_equal_the_truth
     bag_layers_equal_the_truth
@@ -57,12 +59,23 @@ fn products_have_the_same_bits_on_any_number_of_threads<T: KernelElement>() {
     }
 }
 
+fn symmetric_products_have_the_bits_of_general_ones<T: KernelElement>() {
+    let mut tables = Tables::<T>::new(&[]);
+    for m in [0, 1, 5, 6, 7, 13, 14, 15, 25, 31, 33, 48, 49, 75, 100, 193, 260] {
+        for (seed, k) in (0..).zip([0, 1, 19, 257]) {
+            check_product::symmetric_gram(&mut tables, seed, m, k);
+        }
+    }
+}
+
 fn row_operations_equal_the_truth<T: KernelElement>() {
     let mut tables = Tables::<T>::new(&[]);
     for case in &cases::rows() {
         check_rows::relu(&mut tables, case);
         check_rows::relu_mask(&mut tables, case);
+        check_rows::relu_mask_to(&mut tables, case);
         check_rows::axpy(&mut tables, case);
+        check_rows::axpby(&mut tables, case);
         check_rows::sgd(&mut tables, case);
         check_rows::adamw(&mut tables, case);
     }
@@ -71,6 +84,13 @@ fn row_operations_equal_the_truth<T: KernelElement>() {
 fn softmax_cross_entropy_equals_the_truth<T: KernelElement>() {
     let mut tables = Tables::<T>::new(&[]);
     cases::softmaxes().iter().for_each(|case| check_sums::softmax_xent(&mut tables, case));
+}
+
+fn blocks_of_logits_have_the_bits_of_their_rows<T: KernelElement>() {
+    let mut tables = Tables::<T>::new(&[]);
+    for (seed, case) in (0..).zip(&cases::softmax_blocks()) {
+        check_sums::softmax_block(&mut tables, seed, case);
+    }
 }
 
 /// Tables stored in `S`.

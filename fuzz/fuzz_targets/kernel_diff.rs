@@ -42,8 +42,15 @@ fn product<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u6
 
 fn row<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u64, fill: Fill) {
     let case = RowCase { seed, n: bytes.below(600), offset: bytes.below(8), fill };
-    let checks: [fn(&mut Tables<T>, &RowCase); 5] =
-        [check_rows::relu, check_rows::relu_mask, check_rows::axpy, check_rows::sgd, check_rows::adamw];
+    let checks: [fn(&mut Tables<T>, &RowCase); 7] = [
+        check_rows::relu,
+        check_rows::relu_mask,
+        check_rows::relu_mask_to,
+        check_rows::axpby,
+        check_rows::axpy,
+        check_rows::sgd,
+        check_rows::adamw,
+    ];
     bytes.pick(&checks)(tables, &case);
 }
 

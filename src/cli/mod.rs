@@ -29,6 +29,7 @@ use std::io::{self, Write};
 
 use clap::{Parser, Subcommand};
 
+use crate::cpu::Cpu;
 use crate::{Error, Result};
 
 /// The arguments of the `metaglot` program.
@@ -83,6 +84,12 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<()> {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => done,
     }
+}
+
+/// The kernels: the fastest this machine has, or those that the environment variable `METAGLOT_ISA` names.
+fn cpu() -> Result<Cpu> {
+    let name = std::env::var_os("METAGLOT_ISA");
+    Cpu::named(name.as_ref().map(|name| name.to_string_lossy()).as_deref())
 }
 
 /// An error of writing to `out`.

@@ -9,7 +9,6 @@ use clap::{Args, ValueEnum};
 
 use super::output_error;
 use super::run::{self, Episodes, RunConfig, RunFolder, STOP};
-use crate::cpu::Cpu;
 use crate::dataset::Dataset;
 use crate::episode::{LabelledSpec, ListSpec, PairSpec, SplitConfig};
 use crate::error::{Error, Result};
@@ -163,7 +162,7 @@ fn widths(text: &str) -> std::result::Result<Widths, String> {
 impl Train {
     pub(super) fn run(&self, out: &mut dyn Write) -> Result<()> {
         let threads = if self.threads == 0 { num_threads() } else { self.threads };
-        let cpu = Cpu::new().threads(threads)?;
+        let cpu = crate::cli::cpu()?.threads(threads)?;
         let folder = RunFolder::new(&self.run);
         let config = match (&self.data, self.task) {
             (Some(data), Some(task)) => self.config(data, task)?,

@@ -59,6 +59,27 @@ pub struct Tile<T> {
     pub epilogue: Epilogue<T>,
 }
 
+/// A panel to be packed: `dst[p * ds + i] = src[i * rs + p * ps]` for i < width and p < k, with `rs` = 1 or `ps` = 1.
+///
+/// With `ps` = 1 it is a transposition. What lies between the rows of `dst` is not written.
+#[derive(Clone, Copy, Debug)]
+pub struct Panel<T> {
+    /// Rows of A, or columns of B.
+    pub width: usize,
+    /// Length of the reduction.
+    pub k: usize,
+    /// The first element of the operand.
+    pub src: *const T,
+    /// Distance between rows of A or columns of B.
+    pub rs: usize,
+    /// Distance between steps of the reduction.
+    pub ps: usize,
+    /// The packed panel.
+    pub dst: *mut T,
+    /// Distance between steps in the packed panel, at least `width`.
+    pub ds: usize,
+}
+
 /// A GEMM microkernel and the cache blocking that suits it.
 #[derive(Clone, Copy)]
 pub struct Gemm<T> {
@@ -68,9 +89,9 @@ pub struct Gemm<T> {
     pub mr: usize,
     /// Columns of a tile.
     pub nr: usize,
-    /// Rows of A that stay in the second-level cache.
+    /// Rows of A packed at once, a multiple of `mr`: they stay in the second-level cache.
     pub mc: usize,
-    /// Length of the reduction handled at once: a panel of `kc` x `nr` of B stays in the first-level cache.
+    /// Length of the reduction handled at once: a panel of `kc` x `nr` of B stays near the registers.
     pub kc: usize,
     /// Columns of B packed at once.
     pub nc: usize,
@@ -80,6 +101,11 @@ pub struct Gemm<T> {
     /// Every element the formula of [`Tile`] names is readable (A, B, bias) or writable (C), and C overlaps none of
     /// the others; `m <= mr` and `n <= nr`.
     pub tile: unsafe fn(&Tile<T>),
+    /// Packs one panel.
+    ///
+    /// # Safety
+    /// Every element the formula of [`Panel`] names is readable (src) or writable (dst), and the two do not overlap.
+    pub pack: unsafe fn(&Panel<T>),
 }
 
 /// The settings of one AdamW step (Loshchilov and Hutter, "Decoupled weight decay regularization", algorithm 2).
@@ -123,20 +149,23 @@ pub struct Ops<T> {
     pub gather_sum: GatherSum<T, T>,
     /// `dst[i] = max(src[i], 0)`; NaN gives 0 or NaN. Arguments: n, src, dst.
     pub relu: unsafe fn(usize, *const T, *mut T),
-    /// In place `d[i] = 0 where a[i] <= 0`, with `a` the ReLU's output: its derivative at 0 is 0. Arguments: n, a, d.
-    pub relu_mask: unsafe fn(usize, *const T, *mut T),
-    /// Softmax cross-entropy of one row of n logits z against class t:
-    /// `p = softmax(z)`, `dz[i] = scale * (p[i] - [i = t])`; returns `ln sum exp(z) - z[t]` (unscaled).
-    /// Shifted by the largest logit, so finite logits never overflow. `dz` may be `z` (in place).
-    /// Arguments: n, z, t, scale, p, dz. Tolerance: `4 eps (1 + |z|max)` and, because n exponentials are summed, `n eps`
-    /// more in the loss and `n eps p[i]` more in p.
-    pub softmax_xent: unsafe fn(usize, *const T, usize, T, *mut T, *mut T) -> T,
-    /// The R-operator of that gradient (Pearlmutter, "Fast exact multiplication by the Hessian", 1994):
-    /// `rdz[i] = scale * p[i] * (rz[i] - sum over j of p[j] rz[j])`. `rdz` may be `rz` (in place).
-    /// Arguments: n, p, rz, scale, rdz.
-    pub softmax_xent_rop: unsafe fn(usize, *const T, *const T, T, *mut T),
+    /// `dst[i] = d[i] where a[i] > 0, otherwise 0`, with `a` the ReLU's output: its derivative at 0 is 0. `dst` may be `d`
+    /// (in place). Arguments: n, a, d, dst.
+    pub relu_mask: unsafe fn(usize, *const T, *const T, *mut T),
+    /// Softmax cross-entropy of m rows of n logits, row i at `z + i * ld`, against classes t below n:
+    /// `p = softmax(z)`, `dz[j] = scale * (p[j] - [j = t])`, both without gaps; returns the sum over rows of
+    /// `ln sum exp(z) - z[t]` (unscaled). Shifted by the largest logit, so finite logits never overflow. `dz` may be `z`
+    /// (in place, then ld = n). Arguments: m, n, z, ld, t, scale, p, dz. Tolerance, a row: `4 eps (1 + |z|max)` and, because
+    /// n exponentials are summed, `n eps` more in the loss and `n eps p[j]` more in p; the losses of m rows are a sum.
+    pub softmax_xent: unsafe fn(usize, usize, *const T, usize, *const u32, T, *mut T, *mut T) -> T,
+    /// The R-operator of that gradient (Pearlmutter, "Fast exact multiplication by the Hessian", 1994), of m rows without
+    /// gaps: `rdz[i] = scale * p[i] * (rz[i] - sum over j of p[j] rz[j])`. `rdz` may be `rz` (in place).
+    /// Arguments: m, n, p, rz, scale, rdz.
+    pub softmax_xent_rop: unsafe fn(usize, usize, *const T, *const T, T, *mut T),
     /// `y[i] += alpha * x[i]`. Arguments: n, alpha, x, y.
     pub axpy: unsafe fn(usize, T, *const T, *mut T),
+    /// `y[i] = alpha * x[i] + beta * y[i]`; beta = 0 does not read y. Arguments: n, alpha, x, beta, y.
+    pub axpby: unsafe fn(usize, T, *const T, T, *mut T),
     /// `dst[j] = beta * dst[j] + alpha * sum over i < m of src[i * ld + j]`, i rising; beta = 0 does not read dst.
     /// Arguments: m, n, alpha, src, ld, beta, dst.
     pub col_sum: unsafe fn(usize, usize, T, *const T, usize, T, *mut T),

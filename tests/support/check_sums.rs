@@ -53,6 +53,42 @@ fn rop<T: KernelElement>(tables: &mut Tables<T>, case: &SoftmaxCase, softmax: &[
     }
 }
 
+/// A block of rows: each row has the bits it has alone, the loss is the sum of the rows' losses.
+pub fn softmax_block<T: KernelElement>(tables: &mut Tables<T>, seed: u64, case: &(usize, usize, usize)) {
+    let &(m, n, gap) = case;
+    let mut rng = Rng::new(seed, 0, 0, Purpose::Data);
+    let z = Padded::<T>::matrix(m, n, gap, 1, || 3.0 * rng.normal());
+    let rz = Padded::<T>::row(m * n, 2, || rng.normal());
+    let targets: Vec<u32> = (0..m).map(|_| rng.below(n) as u32).collect();
+    let prec = precision::<T>();
+    let mut loss = Wanted::exactly(0.0);
+    for (i, &target) in targets.iter().enumerate() {
+        let row: Vec<f64> = (0..n).map(|j| z.at(i, j)).collect();
+        let (_, one) = truth::softmax_xent(prec, &row, target as usize);
+        loss.value += one.value;
+        loss.slack += one.slack + (m + 2) as f64 * prec.eps * one.value;
+    }
+    let scale = T::from_f64(1.0 / 75.0);
+    for (isa, lane) in &mut tables.lanes {
+        let what = label::<T>(*isa, 1, "softmax_xent_rows", &(seed, case));
+        let [mut p, mut dz] = [5, 6].map(|offset| Padded::<T>::row(m * n, offset, || f64::NAN));
+        let mut rdz = rz.clone();
+        let found = lane.softmax_xent_rows(z.view(), &targets, scale, p.slice_mut(), dz.slice_mut()).unwrap();
+        lane.softmax_xent_rop_rows(n, p.slice(), scale, rdz.slice_mut()).unwrap();
+        [&p, &dz, &rdz].into_iter().for_each(|x| x.assert_frame(&what));
+        assert_met(&what, &[loss], &[found.to_f64()]);
+        for (i, &target) in targets.iter().enumerate() {
+            let (own, mut p1, mut dz1) = (i * n..(i + 1) * n, vec![T::ZERO; n], vec![T::ZERO; n]);
+            let mut rdz1 = rz.slice()[own.clone()].to_vec();
+            lane.softmax_xent(z.view().row(i), target as usize, scale, &mut p1, &mut dz1).unwrap();
+            lane.softmax_xent_rop(&p1, scale, &mut rdz1).unwrap();
+            for (alone, block) in [(&p1, &p), (&dz1, &dz), (&rdz1, &rdz)] {
+                assert!(alone[..] == block.slice()[own.clone()], "{what}: row {i} has other bits alone");
+            }
+        }
+    }
+}
+
 /// Gathered rows of a table stored in `S`, whole and cut at a column; the truth is that of the widened table.
 pub fn gather_sum<T: KernelElement, S: TableElement<T>>(tables: &mut Tables<T>, case: &GatherCase) {
     let mut rng = Rng::new(case.seed, 0, 0, Purpose::Data);

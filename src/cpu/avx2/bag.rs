@@ -11,7 +11,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::elementwise;
+use super::entries;
 use crate::dtype::Stored;
 
 /// How many rows ahead memory is asked for: about the latency of memory (100 ns) over the time one row takes (10 ns).
@@ -83,7 +83,7 @@ pub unsafe fn f32_gather_sum<S: Load8>(
             h += 8;
         }
         if h < n {
-            elementwise::gather_sum::<f32, S>(len, index, weights, table.add(h), ld, n - h, from(h), dst.add(h));
+            entries::gather_sum::<f32, S>(len, index, weights, table.add(h), ld, n - h, from(h), dst.add(h));
         }
     }
 }

@@ -10,10 +10,10 @@ pub unsafe fn relu<T: Element>(n: usize, src: *const T, dst: *mut T) {
 }
 
 /// # Safety
-/// `n` elements of `a` are readable and of `d` writable.
-pub unsafe fn relu_mask<T: Element>(n: usize, a: *const T, d: *mut T) {
+/// `n` elements of `a` and `d` are readable and of `dst` writable; `dst` may be `d`.
+pub unsafe fn relu_mask<T: Element>(n: usize, a: *const T, d: *const T, dst: *mut T) {
     // SAFETY: the contract is passed on unchanged.
-    unsafe { relu_mask_loop(n, a, d) }
+    unsafe { relu_mask_loop(n, a, d, dst) }
 }
 
 /// The loop of `relu`; an instruction set's table compiles it for itself.
@@ -34,14 +34,15 @@ pub unsafe fn relu_loop<T: Element>(n: usize, src: *const T, dst: *mut T) {
 /// The loop of `relu_mask`; an instruction set's table compiles it for itself.
 ///
 /// # Safety
-/// `n` elements of `a` are readable and of `d` writable.
+/// `n` elements of `a` and `d` are readable and of `dst` writable; `dst` may be `d`.
 #[inline(always)]
-pub unsafe fn relu_mask_loop<T: Element>(n: usize, a: *const T, d: *mut T) {
+pub unsafe fn relu_mask_loop<T: Element>(n: usize, a: *const T, d: *const T, dst: *mut T) {
     for i in 0..n {
         // SAFETY: i < n.
         unsafe {
-            let keep = *a.add(i) > T::ZERO;
-            *d.add(i) = if keep { *d.add(i) } else { T::ZERO };
+            // Read before it is known whether it counts: then the compiler makes vectors of it.
+            let x = *d.add(i);
+            *dst.add(i) = if *a.add(i) > T::ZERO { x } else { T::ZERO };
         }
     }
 }

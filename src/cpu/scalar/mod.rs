@@ -15,7 +15,7 @@ use crate::dtype::Element;
 
 pub(super) use activation::{relu_loop, relu_mask_loop};
 pub(super) use bag::gather_sum_loop;
-pub(super) use reduce::{axpy_loop, col_sum_loop};
+pub(super) use reduce::{axpby_loop, axpy_loop};
 pub(super) use update::{adamw_loop, sgd_loop};
 
 /// The reference table.
@@ -35,6 +35,7 @@ const fn ops<T: Element>(gemm: super::contract::Gemm<T>) -> Ops<T> {
         softmax_xent: softmax_xent::softmax_xent::<T>,
         softmax_xent_rop: softmax_xent::softmax_xent_rop::<T>,
         axpy: reduce::axpy::<T>,
+        axpby: reduce::axpby::<T>,
         col_sum: reduce::col_sum::<T>,
         sgd: update::sgd::<T>,
         adamw: update::adamw::<T>,

@@ -54,7 +54,7 @@ impl<T: KernelElement> Dense<T> {
         let (weights, rest) = rest.split_at_mut(k * shape.hidden());
         let (sums, rest) = rest.split_at_mut(shape.hidden());
         let (shift, rest) = rest.split_at_mut(shape.hidden());
-        let (dc, c_bar) = (&mut rest[..2 * k]).split_at_mut(k);
+        let (dc, c_bar) = rest[..2 * k].split_at_mut(k);
         cavia::weights(shape, k, |i| params.first[i], weights);
         contexts.fill(T::ZERO);
         let Rates::Same(lr) = inner.rates else { unreachable!("validated: one rate") };

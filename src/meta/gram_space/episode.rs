@@ -291,7 +291,7 @@ impl<T: KernelElement> Step<'_, T> {
         match (&self.batch.support.inputs, &self.batch.query.inputs) {
             (Inputs::Dense(xs), Inputs::Dense(xq)) => {
                 let x = xs.rows_range(rs.start, rs.end);
-                lane.gram(x, x, matrix_mut(gram, n, n))?;
+                lane.gram_symmetric(x, matrix_mut(gram, n, n))?;
                 lane.gram(xq.rows_range(rq.start, rq.end), x, matrix_mut(gram_query, m, n))
             }
             (Inputs::Bags(xs), Inputs::Bags(xq)) => {
@@ -311,7 +311,7 @@ impl<T: KernelElement> Step<'_, T> {
         match &self.batch.query.inputs {
             Inputs::Dense(x) => {
                 let x = x.rows_range(rows.start, rows.end);
-                lane.gram(x, x, gram)
+                lane.gram_symmetric(x, gram)
             }
             Inputs::Bags(x) => {
                 let x = x.rows_range(rows.start, rows.end);
