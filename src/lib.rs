@@ -15,6 +15,7 @@
 //! | [`optim`] | a meta-gradient | new weights |
 //! | [`checkpoint`] | weights and a run's state | a file, and back |
 //! | [`case`] | one problem in a file | its meta-gradient in a file, for any other program to compare |
+//! | [`verify`] | a seed | the engine's meta-gradients compared with differences |
 //! | [`train`] | all of the above | a meta-trained model |
 //! | [`task`] | a model and a few examples | classes, translations, summaries, answers |
 //!
@@ -52,6 +53,8 @@ pub mod optim;
 pub mod checkpoint;
 
 pub mod case;
+
+pub mod verify;
 
 pub mod train;
 

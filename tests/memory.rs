@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use metaglot::bf16;
 use metaglot::cpu::Cpu;
-use metaglot::meta::{GramSpace, InnerLoop, Limits, MetaGradient, Order, Plan, Update, cavia};
+use metaglot::meta::{Dense, GramSpace, InnerLoop, Limits, MetaGradient, Order, Plan, Rates, Update, cavia};
 use metaglot::model::{InputKind, Params};
 use metaglot::optim::{Optimizer, Rule, Schedule};
 use support::{LossKind, Problem, shape};
@@ -37,6 +37,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
+const DIMS: [usize; 4] = [40, 33, 17, 3];
+
 /// Planned bytes, and the most that making the workspace and two meta-steps took.
 fn planned_and_measured(
     kind: InputKind,
@@ -44,7 +46,7 @@ fn planned_and_measured(
     inner: InnerLoop,
     change: impl Fn(Limits) -> Limits,
 ) -> (usize, usize) {
-    let p = Problem::random(12, shape(kind, &[40, 33, 17, 3]), LossKind::Classes, 9, 25, 30).with_context(3);
+    let p = Problem::random(12, shape(kind, &DIMS), LossKind::Classes, 9, 25, 30).with_context(3);
     let params = p.params::<f32>();
     p.with_batch::<f32, _>(|batch| {
         let limits = change(Limits::of(batch, &inner));
@@ -87,6 +89,23 @@ fn beside_the_table(vocabulary: usize) -> usize {
     })
 }
 
+/// The same of the plain form: planned bytes, those its workspace took, and the most that two meta-steps took besides.
+fn dense_planned_and_measured(kind: InputKind, cpu: &Cpu, inner: InnerLoop) -> [usize; 3] {
+    let p = Problem::random(12, shape(kind, &DIMS), LossKind::Classes, 9, 25, 30).with_context(3);
+    let params = p.params::<f32>();
+    p.with_batch::<f32, _>(|batch| {
+        let limits = Limits::of(batch, &inner);
+        let planned = Dense::<f32>::planned_bytes(cpu, &p.shape, &limits).unwrap();
+        let mut gradient = MetaGradient::new(&p.shape, &limits);
+        let before = LIVE.load(Ordering::Relaxed);
+        let mut dense = Dense::<f32>::new(cpu, &p.shape, limits).unwrap();
+        let made = LIVE.load(Ordering::Relaxed);
+        PEAK.store(made, Ordering::Relaxed);
+        (0..2).for_each(|_| dense.run(&params, batch, &inner, &mut gradient).unwrap());
+        [planned, made - before, PEAK.load(Ordering::Relaxed) - made]
+    })
+}
+
 /// A program of its own: any other thread, the test harness's too, would be counted.
 fn main() {
     let maml = |steps| InnerLoop::sgd(steps, 0.02, Order::Second);
@@ -106,6 +125,15 @@ fn main() {
                     let (planned, measured) = planned_and_measured(kind, &cpu, inner, change);
                     assert_eq!(planned, measured, "{cpu:?}, {kind:?}, {inner:?}, {recompute}, {task_chunk}, seed 12");
                 }
+            }
+            let adam = Update::Adam { beta1: 0.9, beta2: 0.99, eps: 1e-6 };
+            let rates = [0.01; 3 * 5];
+            let rated = InnerLoop { rates: Rates::Layers(&rates), ..maml(5) };
+            for inner in loops.into_iter().chain([InnerLoop { update: adam, ..maml(5) }, rated]) {
+                let [planned, measured, more] = dense_planned_and_measured(kind, &cpu, inner);
+                assert_eq!(planned, measured, "plain form, {kind:?}, {inner:?}, seed 12");
+                // Beside the workspace an episode holds a copy of the shape's widths, of a few layers each.
+                assert!(more <= 3 * size_of_val(&DIMS), "plain form, {kind:?}, {inner:?}: {more} bytes more, seed 12");
             }
         }
         let (few, _) = planned_and_measured(InputKind::Dense, &cpu, maml(10), |limits| limits);

@@ -42,7 +42,7 @@ pub const KERNELS: Kernels = Kernels {
         sgd: entries::sgd::<f64>,
         adamw: entries::adamw::<f64>,
     },
-    half: avx2::KERNELS.half,
+    ..avx2::KERNELS
 };
 
 /// The register of each type.
