@@ -1,4 +1,4 @@
-//! AVX2, FMA and F16C: replaces what is faster here, inherits the rest from scalar.
+//! AVX2, FMA and F16C: a version of every operation.
 
 mod bag;
 mod entries;
@@ -12,7 +12,6 @@ use half::{bf16, f16};
 
 use super::Isa;
 use super::contract::{HalfOps, Kernels, Ops};
-use super::scalar;
 
 /// The table for machines with AVX2, FMA and F16C.
 pub const KERNELS: Kernels = Kernels {
@@ -29,7 +28,6 @@ pub const KERNELS: Kernels = Kernels {
         col_sum: entries::col_sum::<Wide32>,
         sgd: entries::sgd::<f32>,
         adamw: entries::adamw::<f32>,
-        ..scalar::KERNELS.f32
     },
     f64: Ops {
         gemm: gemm::F64_6X8,
@@ -43,7 +41,6 @@ pub const KERNELS: Kernels = Kernels {
         col_sum: entries::col_sum::<Wide64>,
         sgd: entries::sgd::<f64>,
         adamw: entries::adamw::<f64>,
-        ..scalar::KERNELS.f64
     },
     half: HalfOps { gather_sum_f16: bag::f32_gather_sum::<f16>, gather_sum_bf16: bag::f32_gather_sum::<bf16> },
 };

@@ -41,7 +41,6 @@ pub const KERNELS: Kernels = Kernels {
         col_sum: entries::col_sum::<Wide64>,
         sgd: entries::sgd::<f64>,
         adamw: entries::adamw::<f64>,
-        ..avx2::KERNELS.f64
     },
     ..avx2::KERNELS
 };
