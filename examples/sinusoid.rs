@@ -38,7 +38,9 @@ struct Points {
 
 impl Points {
     fn clear(&mut self) {
-        (self.x.clear(), self.y.clear(), self.rows.clear());
+        self.x.clear();
+        self.y.clear();
+        self.rows.clear();
         self.rows.push(0);
     }
 
@@ -66,7 +68,8 @@ struct Tasks {
 
 impl Tasks {
     fn draw(&mut self, rng: &mut Rng, tasks: usize, shots: usize, queries: usize) {
-        (self.support.clear(), self.query.clear());
+        self.support.clear();
+        self.query.clear();
         for _ in 0..tasks {
             let sine = [0.1 + 4.9 * rng.unit(), std::f64::consts::PI * rng.unit()];
             self.support.push(rng, sine, shots);
