@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod bench;
 mod case;
 mod classify;
 mod curves;
@@ -64,6 +65,8 @@ pub enum Command {
     Case(case::Case),
     /// Compute the meta-gradient of a problem in a file.
     Grad(grad::Grad),
+    /// Time a meta-step, products or other kernels beside the peak of the same machine.
+    Bench(bench::Bench),
 }
 
 /// Does what the arguments say. A reader of `out` that goes away (`| head`) is no error.
@@ -79,6 +82,7 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<()> {
         Command::Info(info) => info.run(out),
         Command::Case(case) => case.run(out),
         Command::Grad(grad) => grad.run(out),
+        Command::Bench(bench) => bench.run(out),
     };
     match done {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),

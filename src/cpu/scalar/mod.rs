@@ -2,6 +2,7 @@
 
 mod activation;
 mod bag;
+mod fma_chains;
 mod gemm;
 mod gram;
 mod reduce;
@@ -35,5 +36,6 @@ const fn ops<T: Element>(gemm: super::contract::Gemm<T>) -> Ops<T> {
         col_sum: reduce::col_sum::<T>,
         sgd: update::sgd::<T>,
         adamw: update::adamw::<T>,
+        fma_chains: fma_chains::entry(),
     }
 }
