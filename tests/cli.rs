@@ -158,3 +158,22 @@ fn bad_input_gets_a_clear_line(folder: &Path) {
         assert!(!folder.join("bad").exists(), "{arguments:?} leaves nothing");
     }
 }
+
+#[test]
+fn verify_proves_every_gradient_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = metaglot(folder.path(), &["verify", "--seed", "5", "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let found: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let rows = found["rows"].as_array().unwrap();
+    for algorithm in ["maml", "fomaml", "anil", "reptile", "imaml", "cavia", "lslr", "protomaml", "maml++"] {
+        for path in ["gram", "dense"] {
+            let row = rows.iter().find(|r| r["algorithm"] == algorithm && r["path"] == path);
+            let row = row.unwrap_or_else(|| panic!("no row of {algorithm}, {path}"));
+            assert!(row["f64"].as_f64().unwrap() < 1e-8 && row["f32"].as_f64().unwrap() < 1e-4, "seed 5: {row}");
+        }
+    }
+    assert!(rows.iter().any(|r| r["algorithm"] == "metasgd") && rows.iter().any(|r| r["algorithm"] == "hvp"));
+    assert!(found["order_difference"].as_f64().unwrap() > 1e-3, "seed 5");
+    assert!(run_example(folder.path(), "verify").contains("first and second order differ"));
+}

@@ -25,6 +25,7 @@ mod summarize;
 mod text_args;
 mod train;
 mod translate;
+mod verify;
 
 use std::io::{self, Write};
 
@@ -67,6 +68,8 @@ pub enum Command {
     Grad(grad::Grad),
     /// Time a meta-step, products or other kernels beside the peak of the same machine.
     Bench(bench::Bench),
+    /// Prove on random nets that the meta-gradients are exact.
+    Verify(verify::Verify),
 }
 
 /// Does what the arguments say. A reader of `out` that goes away (`| head`) is no error.
@@ -83,6 +86,7 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<()> {
         Command::Case(case) => case.run(out),
         Command::Grad(grad) => grad.run(out),
         Command::Bench(bench) => bench.run(out),
+        Command::Verify(verify) => verify.run(out),
     };
     match done {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),

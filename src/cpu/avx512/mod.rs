@@ -32,7 +32,7 @@ pub const KERNELS: Kernels = Kernels {
     },
     f64: Ops {
         gemm: gemm::F64_14X16,
-        gather_sum: entries::gather_sum::<f64>,
+        gather_sum: entries::gather_sum::<f64, f64>,
         relu: entries::relu::<f64>,
         relu_mask: entries::relu_mask::<f64>,
         softmax_xent: entries::softmax_xent::<Wide64, __m256d>,
@@ -45,6 +45,7 @@ pub const KERNELS: Kernels = Kernels {
         fma_chains: entries::chains::<Wide64>(),
         ..avx2::KERNELS.f64
     },
+    ..avx2::KERNELS
 };
 
 /// The register of each type.
