@@ -5,8 +5,8 @@
     pip install -r benches/peers/torch/requirements.txt
     python benches/peers/meta.py --out benches/record/<machine>/<date>-meta
 
-`--python torch=/path/to/python` gives a peer an interpreter of its own, `--rows 0,3` only some shapes, `--peers` only some
-peers. One thread: pinned to one CPU; two: the fastest peer again, and metaglot, on two. A peer's gradient may differ from
+`--python torch=/path/to/python` gives a peer an interpreter of its own, `--rows 0,3` only some shapes (`--rows ""` none:
+the table again), `--peers` only some peers. One thread: pinned to one CPU; two: the fastest peer again, and metaglot, on two. A peer's gradient may differ from
 metaglot's by 1e-2 of its largest value, because a unit near ReLU's kink may flip; small cases that do not are compared to
 1e-10 by examples/check_gradient.py. Adds to OUT.csv and writes OUT.md from all of it.
 """
@@ -105,10 +105,10 @@ class Row:
 
 
 def table(results):
-    """Milliseconds of one thread, and of two behind a slash."""
+    """Milliseconds of one thread, and of two behind a slash; the ratios are those of one thread."""
     at = {(int(r["row"]), r["program"], int(r["threads"])): r for r in results}
     programs = [p for p in PEERS if any(key[1] == p for key in at)]
-    head = ["shape", "metaglot 1 / 2 threads", "floor", "metaglot / floor", *programs, "fastest peer / metaglot, 1 thread", "2"]
+    head = ["shape", "metaglot 1 / 2 threads", "floor", "metaglot / floor", *programs, "fastest library / metaglot", "fastest by hand / metaglot"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in sorted({key[0] for key in at}):
         ms = lambda program, threads: float(at[row, program, threads]["median_ms"]) if (row, program, threads) in at else None
@@ -117,8 +117,9 @@ def table(results):
         own = at[row, "metaglot", 1]
         floor = float(own["operations"]) / float(own["peak_gflops"]) / 1e6
         both = lambda p: show(ms(p, 1)) + (f" / {show(ms(p, 2))}" if ms(p, 2) else "")
-        best = [min((ms(p, t) for p in programs if ms(p, t)), default=None) for t in (1, 2)]
-        ratios = [f"{b / m:.1f}" if b and m else "" for b, m in zip(best, (one, two))]
+        by_hand = lambda p: "gram" in p
+        kinds = [[ms(p, 1) for p in programs if by_hand(p) == hand and ms(p, 1)] for hand in (False, True)]
+        ratios = [f"{min(kind) / one:.1f}" if kind else "" for kind in kinds]
         cells = [name(row), f"{show(one)} / {show(two)}", show(floor), f"{one / floor:.2f}", *map(both, programs), *ratios]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -128,7 +129,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--metaglot", default="target/release/metaglot")
     parser.add_argument("--out", required=True)
-    parser.add_argument("--rows", type=lambda s: [int(r) for r in s.split(",")], default=list(range(len(SHAPES))))
+    parser.add_argument("--rows", type=lambda s: [int(r) for r in s.split(",") if r], default=list(range(len(SHAPES))))
     parser.add_argument("--peers", type=lambda s: s.split(","), default=PEERS)
     parser.add_argument("--python", type=lambda s: s.split("="), action="append", default=[])
     parser.add_argument("--cpus", default="0,1", help="two CPUs of one digit")
