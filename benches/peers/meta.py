@@ -143,11 +143,16 @@ def main():
             new = Row(row, args, folder).run()
         done = {(str(r["row"]), r["program"], str(r["threads"])) for r in new}
         results = [r for r in results if (str(r["row"]), r["program"], str(r["threads"])) not in done] + new
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
-            writer.writerows(results)
-        pathlib.Path(args.out + ".md").write_text(table(results))
+        write(args.out, results)
+    write(args.out, results)
+
+
+def write(out, results):
+    with open(out + ".csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        writer.writerows(results)
+    pathlib.Path(out + ".md").write_text(table(results))
 
 
 if __name__ == "__main__":
