@@ -291,6 +291,15 @@ impl<T: KernelElement> Lane<T> {
         Ok(())
     }
 
+    /// Multiply-adds in registers, `steps` in each of many independent chains `s = s * b + x`: how many operations that
+    /// was (a multiply-add is two), and the sum of the chains.
+    pub fn fma_chains(&mut self, steps: usize, b: T, x: T) -> (u64, T) {
+        let chains = &self.ops.fma_chains;
+        // SAFETY: the table was handed out for this machine.
+        let sum = unsafe { (chains.run)(steps, b, x) };
+        (2 * (steps * chains.count) as u64, sum)
+    }
+
     /// `y += alpha * x`.
     pub fn axpy(&mut self, alpha: T, x: &[T], y: &mut [T]) -> Result<()> {
         check_len("axpy", "y", y.len(), x.len())?;

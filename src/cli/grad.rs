@@ -75,16 +75,26 @@ enum AlgorithmArg {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum DtypeArg {
+pub(super) enum DtypeArg {
     F32,
     F64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum PathArg {
+pub(super) enum PathArg {
     Auto,
     Gram,
     Dense,
+}
+
+impl PathArg {
+    pub(super) fn choice(self) -> PathChoice {
+        match self {
+            PathArg::Auto => PathChoice::Auto,
+            PathArg::Gram => PathChoice::Gram,
+            PathArg::Dense => PathChoice::Dense,
+        }
+    }
 }
 
 impl Grad {
@@ -98,12 +108,7 @@ impl Grad {
 
     fn compute<T: KernelElement>(&self, case: &Case, out: &mut dyn Write) -> Result<()> {
         let threads = if self.threads == 0 { train::num_threads() } else { self.threads };
-        let path = match self.path {
-            PathArg::Auto => PathChoice::Auto,
-            PathArg::Gram => PathChoice::Gram,
-            PathArg::Dense => PathChoice::Dense,
-        };
-        let answer = solve::<T>(&crate::cli::cpu()?.threads(threads)?, case, self.algorithm(), path)?;
+        let answer = solve::<T>(&crate::cli::cpu()?.threads(threads)?, case, self.algorithm(), self.path.choice())?;
         answer.save(&self.out)?;
         self.print(&answer, out).map_err(output_error)
     }

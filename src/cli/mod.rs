@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod bench;
 mod case;
 mod classify;
 mod curves;
@@ -65,6 +66,8 @@ pub enum Command {
     Case(case::Case),
     /// Compute the meta-gradient of a problem in a file.
     Grad(grad::Grad),
+    /// Time a meta-step, products or other kernels beside the peak of the same machine.
+    Bench(bench::Bench),
     /// Prove on random nets that the meta-gradients are exact.
     Verify(verify::Verify),
 }
@@ -82,6 +85,7 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<()> {
         Command::Info(info) => info.run(out),
         Command::Case(case) => case.run(out),
         Command::Grad(grad) => grad.run(out),
+        Command::Bench(bench) => bench.run(out),
         Command::Verify(verify) => verify.run(out),
     };
     match done {

@@ -177,6 +177,20 @@ pub struct Ops<T> {
     /// `w = w - lr * weight_decay * w - lr * (m * c1) / (sqrt(v * c2) + eps)`. `g` may be null: a gradient of zero.
     /// Arguments: n, step, g, m, v, w.
     pub adamw: unsafe fn(usize, &AdamwStep<T>, *const T, *mut T, *mut T, *mut T),
+    /// Multiply-adds alone: the peak that measured rates are compared with.
+    pub fma_chains: FmaChains<T>,
+}
+
+/// Independent chains `s = s * b + x` in registers, from 0: two operations a chain and step.
+#[derive(Clone, Copy)]
+pub struct FmaChains<T> {
+    /// How many chains.
+    pub count: usize,
+    /// The sum of all chains after some steps. Arguments: steps, b, x.
+    ///
+    /// # Safety
+    /// The instruction set is there.
+    pub run: unsafe fn(usize, T, T) -> T,
 }
 
 /// Operations on tables stored in half of an f32's bits; all arithmetic is f32. Widening is exact, so the tolerance is

@@ -7,7 +7,7 @@
 /// Defines the entries for the instruction set named `$isa`, which the features `$features` enable.
 macro_rules! entries {
     ($isa:literal, $features:literal) => {
-        use $crate::cpu::contract::AdamwStep;
+        use $crate::cpu::contract::{AdamwStep, FmaChains};
         use $crate::cpu::lanes::{self, Lanes};
         use $crate::cpu::scalar;
         use $crate::dtype::{Element, Stored};
@@ -84,6 +84,18 @@ macro_rules! entries {
         ) {
             // SAFETY: the contract is passed on unchanged.
             unsafe { lanes::col_sum::<L>(m, n, alpha, src, ld, beta, dst) }
+        }
+
+        /// The contract's `fma_chains` in registers `L`.
+        pub const fn chains<L: Lanes>() -> FmaChains<L::T> {
+            FmaChains { count: lanes::CHAINS * L::N, run: fma_chains::<L> }
+        }
+
+        #[doc = concat!("# Safety\n", $isa, " is there.")]
+        #[target_feature(enable = $features)]
+        unsafe fn fma_chains<L: Lanes>(steps: usize, b: L::T, x: L::T) -> L::T {
+            // SAFETY: the instructions are enabled here.
+            unsafe { lanes::fma_chains::<L>(steps, b, x) }
         }
 
         #[doc = concat!("Rows in registers `S` where they fit into one, else in `L`.\n\n# Safety\n", $isa)]

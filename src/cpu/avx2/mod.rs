@@ -28,6 +28,7 @@ pub const KERNELS: Kernels = Kernels {
         col_sum: entries::col_sum::<Wide32>,
         sgd: entries::sgd::<f32>,
         adamw: entries::adamw::<f32>,
+        fma_chains: entries::chains::<Wide32>(),
     },
     f64: Ops {
         gemm: gemm::F64_6X8,
@@ -41,6 +42,7 @@ pub const KERNELS: Kernels = Kernels {
         col_sum: entries::col_sum::<Wide64>,
         sgd: entries::sgd::<f64>,
         adamw: entries::adamw::<f64>,
+        fma_chains: entries::chains::<Wide64>(),
     },
     half: HalfOps { gather_sum_f16: bag::f32_gather_sum::<f16>, gather_sum_bf16: bag::f32_gather_sum::<bf16> },
 };

@@ -27,6 +27,7 @@ pub const KERNELS: Kernels = Kernels {
         col_sum: entries::col_sum::<Wide32>,
         sgd: entries::sgd::<f32>,
         adamw: entries::adamw::<f32>,
+        fma_chains: entries::chains::<Wide32>(),
         ..avx2::KERNELS.f32
     },
     f64: Ops {
@@ -41,6 +42,7 @@ pub const KERNELS: Kernels = Kernels {
         col_sum: entries::col_sum::<Wide64>,
         sgd: entries::sgd::<f64>,
         adamw: entries::adamw::<f64>,
+        fma_chains: entries::chains::<Wide64>(),
     },
     ..avx2::KERNELS
 };

@@ -3,9 +3,11 @@
 //! Everything here is inlined into an instruction set's entry, which enables the instructions; nothing is called across.
 
 mod col_sum;
+mod fma_chains;
 mod softmax_xent;
 
 pub use col_sum::col_sum;
+pub use fma_chains::{CHAINS, fma_chains};
 pub use softmax_xent::{softmax_xent, softmax_xent_rop};
 
 use crate::dtype::Element;

@@ -2,6 +2,7 @@
 
 mod activation;
 mod bag;
+mod fma_chains;
 mod gemm;
 mod reduce;
 mod softmax_xent;
@@ -39,5 +40,6 @@ const fn ops<T: Element>(gemm: super::contract::Gemm<T>) -> Ops<T> {
         col_sum: reduce::col_sum::<T>,
         sgd: update::sgd::<T>,
         adamw: update::adamw::<T>,
+        fma_chains: fma_chains::entry(),
     }
 }

@@ -1,0 +1,91 @@
+"""MAML's meta-step in PyTorch: torch.func over tasks by vmap or a loop, and the library higher.
+
+    pip install -r benches/peers/torch/requirements.txt
+    python benches/peers/torch/peer.py CASE --variant vmap
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+import common
+import torch
+from torch.nn import functional
+from torch.func import grad, vmap
+
+
+def loss(theta, x, y):
+    for l, (w, b) in enumerate(theta):
+        x = functional.linear(x if l == 0 else torch.relu(x), w, b)
+    return functional.cross_entropy(x, y)
+
+
+def prepare(case, device):
+    tensor = lambda x: torch.from_numpy(x).to(device)
+    return [(tensor(w), tensor(b)) for w, b in case.theta], [tensor(x) for x in (case.xs, case.ys, case.xq, case.yq)]
+
+
+def finish(gradient, device):
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return [(w.detach().cpu(), b.detach().cpu()) for w, b in gradient]
+
+
+def task(case):
+    def after(theta, xs, ys, xq, yq):
+        for _ in range(case.steps):
+            g = grad(loss)(theta, xs, ys)
+            theta = [(w - case.lr * gw, b - case.lr * gb) for (w, b), (gw, gb) in zip(theta, g)]
+        return loss(theta, xq, yq)
+
+    return after
+
+
+def by_vmap(case, device):
+    theta, data = prepare(case, device)
+    step = grad(lambda theta: vmap(task(case), (None, 0, 0, 0, 0))(theta, *data).mean())
+    return lambda: finish(step(theta), device)
+
+
+def by_loop(case, device):
+    theta, data = prepare(case, device)
+    one = grad(task(case))
+
+    def step():
+        total = None
+        for t in zip(*data):
+            g = one(theta, *t)
+            total = g if total is None else [(w + v, b + c) for (w, b), (v, c) in zip(total, g)]
+        return finish([(w / len(data[0]), b / len(data[0])) for w, b in total], device)
+
+    return step
+
+
+def by_higher(case, device):
+    import higher
+
+    theta, data = prepare(case, device)
+    layers = []
+    for w, b in theta:
+        linear = torch.nn.Linear(w.shape[1], w.shape[0], device=device)
+        linear.weight.data.copy_(w)
+        linear.bias.data.copy_(b)
+        layers += [linear, torch.nn.ReLU()]
+    model = torch.nn.Sequential(*layers[:-1])
+    optimiser = torch.optim.SGD(model.parameters(), lr=case.lr)
+
+    def step():
+        model.zero_grad()
+        for xs, ys, xq, yq in zip(*data):
+            with higher.innerloop_ctx(model, optimiser, copy_initial_weights=False) as (net, inner):
+                for _ in range(case.steps):
+                    inner.step(functional.cross_entropy(net(xs), ys))
+                (functional.cross_entropy(net(xq), yq) / len(data[0])).backward()
+        return finish([(l.weight.grad, l.bias.grad) for l in layers[:-1:2]], device)
+
+    return step
+
+
+if __name__ == "__main__":
+    common.run({"vmap": by_vmap, "loop": by_loop, "higher": by_higher})

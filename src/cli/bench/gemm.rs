@@ -1,0 +1,156 @@
+//! `metaglot bench gemm`: matrix products of given shapes.
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::timing::{Times, peak_gflops};
+use crate::backend::Lane;
+use crate::cli::{cpu, output_error};
+use crate::cpu::Cpu;
+use crate::error::{Error, Result};
+use crate::rng::{Purpose, Rng};
+use crate::view::{MatMut, MatRef};
+
+/// Time matrix products c = op(a) op(b), c: m x n, sums over k; f32.
+#[derive(Args, Debug)]
+pub struct Gemm {
+    /// Shapes, each m,n,k
+    #[arg(long, value_name = "M,N,K;...", value_delimiter = ';', value_parser = shape,
+        default_value = "25,64,64;75,128,256;100,512,512;256,2048,1024;25,5,128;512,512,512")]
+    shapes: Vec<[usize; 3]>,
+    /// Which operands are read transposed
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "nn,nt,tn")]
+    forms: Vec<Form>,
+    /// Threads; each computes products of its own, as the tasks of a meta-batch do
+    #[arg(long, value_name = "K", default_value_t = 1)]
+    threads: usize,
+    /// Timed repetitions of a loop of about 5 ms
+    #[arg(long, value_name = "R", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
+    reps: u32,
+    /// One JSON object a line instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    Nn,
+    Nt,
+    Tn,
+}
+
+impl Form {
+    fn name(self) -> &'static str {
+        match self {
+            Form::Nn => "nn",
+            Form::Nt => "nt",
+            Form::Tn => "tn",
+        }
+    }
+}
+
+/// `m,n,k`, each from 1 to 65536.
+fn shape(text: &str) -> std::result::Result<[usize; 3], String> {
+    let sizes: Vec<usize> = text
+        .split(',')
+        .map(|s| s.trim().parse().map_err(|_| format!("`{s}` is no size")))
+        .collect::<std::result::Result<_, _>>()?;
+    match <[usize; 3]>::try_from(sizes) {
+        Ok(shape) if shape.iter().all(|s| (1..=1 << 16).contains(s)) => Ok(shape),
+        _ => Err("wanted m,n,k, each from 1 to 65536".to_string()),
+    }
+}
+
+/// One product's operands and result.
+struct Product {
+    lane: Lane<f32>,
+    form: Form,
+    shape: [usize; 3],
+    a: Vec<f32>,
+    b: Vec<f32>,
+    c: Vec<f32>,
+}
+
+impl Product {
+    fn new(cpu: &Cpu, form: Form, shape: [usize; 3]) -> Self {
+        let [m, n, k] = shape;
+        let normal = |len: usize, stream| {
+            let mut rng = Rng::new(1, stream, 0, Purpose::Data);
+            (0..len).map(|_| rng.normal() as f32).collect()
+        };
+        Self { lane: Lane::new(cpu), form, shape, a: normal(m * k, 1), b: normal(n * k, 2), c: vec![0.0; m * n] }
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let [m, n, k] = self.shape;
+        let (a, b, c) = (&self.a, &self.b, MatMut::new(&mut self.c, m, n)?);
+        match self.form {
+            Form::Nn => self.lane.gemm_nn(1.0, MatRef::new(a, m, k)?, MatRef::new(b, k, n)?, 0.0, c),
+            Form::Nt => self.lane.gemm_nt(1.0, MatRef::new(a, m, k)?, MatRef::new(b, n, k)?, 0.0, c),
+            Form::Tn => self.lane.gemm_tn(1.0, MatRef::new(a, k, m)?, MatRef::new(b, k, n)?, 0.0, c),
+        }
+    }
+
+    /// Compares an element with the plain sum in f64.
+    fn check(&self) -> Result<()> {
+        let [m, n, k] = self.shape;
+        let (i, j) = (m / 2, n / 2);
+        let a = |p: usize| if self.form == Form::Tn { self.a[p * m + i] } else { self.a[i * k + p] };
+        let b = |p: usize| if self.form == Form::Nt { self.b[j * k + p] } else { self.b[p * n + j] };
+        let terms = (0..k).map(|p| f64::from(a(p)) * f64::from(b(p)));
+        let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()));
+        if (f64::from(self.c[i * n + j]) - sum).abs() <= (k + 2) as f64 * f64::from(f32::EPSILON) * size {
+            return Ok(());
+        }
+        Err(Error::config("bench gemm", format!("element ({i}, {j}) is {}, wanted {sum}", self.c[i * n + j])))
+    }
+}
+
+impl Gemm {
+    pub(super) fn run(&self, out: &mut dyn Write) -> Result<()> {
+        let cpu = cpu()?.threads(self.threads)?;
+        for &shape in &self.shapes {
+            for &form in &self.forms {
+                self.measure(&cpu, form, shape, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn measure(&self, cpu: &Cpu, form: Form, shape: [usize; 3], out: &mut dyn Write) -> Result<()> {
+        let [m, n, k] = shape;
+        let mut products: Vec<Product> = (0..self.threads).map(|_| Product::new(cpu, form, shape)).collect();
+        let operations = 2 * (m * n * k) as u64;
+        let peak = peak_gflops::<f32>(cpu);
+        // Each thread repeats its own product as often as about 5 ms take: a hand-over between threads costs microseconds.
+        let calls = (5e-3 * 0.5 * peak * 1e9 / self.threads as f64 / operations as f64).clamp(1.0, 1e6) as usize;
+        let times = cpu.install(|| {
+            Times::of(self.reps as usize, || {
+                let mut results: Vec<(&mut Product, Result<()>)> = products.iter_mut().map(|p| (p, Ok(()))).collect();
+                cpu.for_each_part(&mut results, |(product, result)| {
+                    *result = (0..calls).try_for_each(|_| product.run());
+                });
+                results.into_iter().try_for_each(|(_, result)| result)
+            })
+        })?;
+        products.iter().try_for_each(Product::check)?;
+        let seconds = [times.median(), times.min(), times.max()].map(|t| t / calls as f64);
+        let gflops = (operations * self.threads as u64) as f64 / seconds[0] / 1e9;
+        let (form, isa) = (form.name(), cpu.isa().name());
+        let line = if self.json {
+            json!({
+                "form": form, "m": m, "n": n, "k": k, "median_s": seconds[0], "min_s": seconds[1], "max_s": seconds[2],
+                "reps": self.reps, "operations": operations, "gflops": gflops, "peak_gflops": peak,
+                "peak_fraction": gflops / peak, "threads": self.threads, "isa": isa,
+            })
+            .to_string()
+        } else {
+            let percent = 100.0 * gflops / peak;
+            format!("{isa} {form} {m:>5} x {n:>5} x {k:>5}  {gflops:>7.1} G/s  {percent:>3.0}% of {peak:.1}")
+        };
+        writeln!(out, "{line}").map_err(output_error)
+    }
+}

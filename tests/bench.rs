@@ -1,0 +1,114 @@
+//! `metaglot bench`: its JSON has every key with a sane value, and arguments that do not fit are refused.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn bench(arguments: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_metaglot")).arg("bench").args(arguments.split_whitespace()).output().unwrap()
+}
+
+/// One object a line.
+fn objects(arguments: &str) -> Vec<Value> {
+    let output = bench(arguments);
+    assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn number(object: &Value, key: &str) -> f64 {
+    object[key].as_f64().unwrap_or_else(|| panic!("no number `{key}` in {object}"))
+}
+
+const SMALL: &str = "meta --input 24 --hidden 16 --classes 3 --support 6 --query 9 --tasks 4 --steps 3 --reps 3 --json";
+
+#[test]
+fn a_meta_step_is_reported_with_every_key() {
+    for (more, path, threads) in [("", "gram", 1.0), ("--path dense", "dense", 1.0), ("--threads 2", "gram", 2.0)] {
+        let found = &objects(&format!("{SMALL} {more}"))[0];
+        let [min, median, max] = ["min_s", "median_s", "max_s"].map(|key| number(found, key));
+        assert!(0.0 < min && min <= median && median <= max, "{found}");
+        assert_eq!((number(found, "reps"), number(found, "threads")), (3.0, threads), "{found}");
+        assert_eq!(found["path"], path, "{found}");
+        let fraction = number(found, "peak_fraction");
+        assert!(0.0 < fraction && fraction < 1.2, "{found}");
+        let wanted = number(found, "operations") / median / 1e9 / number(found, "peak_gflops");
+        assert!((fraction - wanted).abs() < 1e-9 * wanted, "{found}");
+        // At least the weights (24 x 16 + 16 + 16 x 3 + 3), their gradient and 60 rows of 24 inputs.
+        assert!(number(found, "peak_bytes") >= (4 * (2 * 451 + 60 * 24)) as f64, "{found}");
+    }
+}
+
+#[test]
+fn operations_follow_order_and_size() {
+    let of = |arguments: &str| number(&objects(arguments)[0], "operations");
+    assert!(of(&format!("{SMALL} --order 1")) < of(SMALL));
+    assert_eq!(of(&SMALL.replace("--tasks 4", "--tasks 8")), 2.0 * of(SMALL));
+}
+
+#[test]
+fn a_case_gives_the_loss_that_grad_gives() {
+    let folder = tempfile::tempdir().unwrap();
+    let case = folder.path().join("case.safetensors");
+    let grad = folder.path().join("grad.safetensors");
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_metaglot")).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (case, grad) = (case.to_str().unwrap(), grad.to_str().unwrap());
+    run(&["case", case, "--dims", "7,9,3", "--inner-steps", "2", "--inner-lr", "0.2"]);
+    let wanted: Value =
+        serde_json::from_str(&run(&["grad", case, "--algorithm", "maml", "--out", grad, "--json"])).unwrap();
+    let found = &objects(&format!("meta --case {case} --dtype f64 --reps 1 --json"))[0];
+    let [found, wanted] = [found, &wanted].map(|object| number(object, "meta_loss"));
+    assert!((found - wanted).abs() < 1e-12, "{found} {wanted}");
+}
+
+#[test]
+fn token_bags_take_memory_for_their_table() {
+    let bytes = |v: usize| {
+        let found =
+            &objects(&format!("meta --bag --vocabulary {v} --tokens 5 --hidden 8 --tasks 2 --reps 1 --json"))[0];
+        assert_eq!(found["path"], "gram");
+        number(found, "peak_bytes")
+    };
+    // Beside a table of v rows of 8 f32, memory grows at most with the index over the rows.
+    let grown = bytes(20_000) - bytes(10_000);
+    assert!((320_000.0..640_000.0).contains(&grown), "{grown}");
+}
+
+#[test]
+fn products_and_kernels_are_reported() {
+    let products = objects("gemm --shapes 3,4,5;8,2,16 --forms nt,tn --reps 1 --threads 2 --json");
+    let named: Vec<(&str, f64)> =
+        products.iter().map(|p| (p["form"].as_str().unwrap(), number(p, "operations"))).collect();
+    assert_eq!(named, [("nt", 120.0), ("tn", 120.0), ("nt", 512.0), ("tn", 512.0)]);
+    for product in &products {
+        assert!((0.0..1.2).contains(&number(product, "peak_fraction")), "{product}");
+        assert!(number(product, "median_s") > 0.0, "{product}");
+    }
+}
+
+#[test]
+fn arguments_that_do_not_fit_are_refused() {
+    let refused = [
+        "meta --order 3",
+        "meta --reps 0",
+        "meta --threads 0",
+        "meta --tasks 0",
+        "meta --bag",
+        "meta --vocabulary 10",
+        "meta --bag --vocabulary 10 --tokens 11",
+        "meta --case /nowhere",
+        "meta --case /nowhere --input 3",
+        "meta --inner-lr 1e30",
+        "gemm --shapes 3,4",
+        "gemm --shapes 3,4,0",
+        "gemm --forms tt",
+    ];
+    for arguments in refused {
+        let output = bench(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{arguments}");
+    }
+}
