@@ -4,11 +4,13 @@ mod bag;
 mod elementwise;
 mod gemm;
 mod pack;
+mod rows;
 mod softmax_xent;
 
 use super::Isa;
 use super::contract::{Kernels, Ops};
 use super::scalar;
+pub(super) use rows::Rows;
 
 /// The table for machines with AVX2 and FMA.
 pub const KERNELS: Kernels = Kernels {
