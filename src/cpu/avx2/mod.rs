@@ -5,6 +5,7 @@ mod entries;
 mod gemm;
 mod lanes;
 mod pack;
+mod rows;
 
 use std::arch::x86_64::{__m256, __m256d};
 
@@ -12,6 +13,7 @@ use half::{bf16, f16};
 
 use super::Isa;
 use super::contract::{HalfOps, Kernels, Ops};
+pub(super) use rows::Rows;
 
 /// The table for machines with AVX2, FMA and F16C.
 pub const KERNELS: Kernels = Kernels {
