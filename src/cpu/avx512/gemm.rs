@@ -89,10 +89,12 @@ macro_rules! tiles {
             for _ in 0..t.k {
                 let mut row = [$zero(); V];
                 for v in 0..V {
-                    // SAFETY: p < k; the mask reads only columns below n.
+                    let src = b.wrapping_add(v * $lanes);
                     row[v] = match tail {
-                        Some(mask) if v + 1 == V => unsafe { $maskload(mask, b.wrapping_add(v * $lanes)) },
-                        _ => unsafe { $load(b.add(v * $lanes)) },
+                        // SAFETY: p < k; the mask reads only columns below n.
+                        Some(mask) if v + 1 == V => unsafe { $maskload(mask, src) },
+                        // SAFETY: p < k; every column of this vector is below n.
+                        _ => unsafe { $load(src) },
                     };
                 }
                 for i in 0..M {
