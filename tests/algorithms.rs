@@ -3,7 +3,6 @@
 
 mod support;
 
-use metaglot::cpu::Cpu;
 use metaglot::meta::{
     Adapt, ConjugateGradient, Dense, GramSpace, InnerLoop, Limits, MetaGradient, Order, Outcome, Rates, Start, Update,
     cavia,
@@ -37,9 +36,9 @@ fn run(p: &Problem, params: &Params<f64>, inner: InnerLoop, form: Form) -> Found
         let limits = Limits { recompute: form == Form::Recompute, ..Limits::of(batch, &inner) };
         let mut g = MetaGradient::new(&p.shape, &limits);
         if form == Form::Dense {
-            Dense::new(&Cpu::new(), &p.shape, limits).unwrap().run(params, batch, &inner, &mut g).unwrap();
+            Dense::new(&support::cpu(), &p.shape, limits).unwrap().run(params, batch, &inner, &mut g).unwrap();
         } else {
-            GramSpace::new(&Cpu::new(), &p.shape, limits).unwrap().run(params, batch, &inner, &mut g).unwrap();
+            GramSpace::new(&support::cpu(), &p.shape, limits).unwrap().run(params, batch, &inner, &mut g).unwrap();
         }
         let mut theta = if inner.order == Order::Evaluate { vec![] } else { g.dense_first(&p.shape) };
         theta.extend(&g.bias);
@@ -289,8 +288,8 @@ fn a_context_that_an_example_uses_is_refused() {
             let limits = Limits::of(batch, &CAVIA);
             let params = p.params();
             let inner = InnerLoop { order: Order::Evaluate, ..CAVIA };
-            let gram = GramSpace::new(&Cpu::new(), &p.shape, limits).unwrap().run(&params, batch, &inner, &mut g);
-            let dense = Dense::new(&Cpu::new(), &p.shape, limits).unwrap().run(&params, batch, &inner, &mut g);
+            let gram = GramSpace::new(&support::cpu(), &p.shape, limits).unwrap().run(&params, batch, &inner, &mut g);
+            let dense = Dense::new(&support::cpu(), &p.shape, limits).unwrap().run(&params, batch, &inner, &mut g);
             assert!(gram.is_err() && dense.is_err(), "{kind:?}");
         });
     }
@@ -331,7 +330,7 @@ fn the_implicit_gradient_solves_its_system() {
                 all.zip(&found[0].theta).for_each(|(g, f)| *g = *f);
                 let mut hg = Params::zeros(&p.shape).unwrap();
                 let limits = Limits::of(batch, &inner);
-                let mut dense = Dense::new(&Cpu::new(), &p.shape, limits).unwrap();
+                let mut dense = Dense::new(&support::cpu(), &p.shape, limits).unwrap();
                 dense.support_hvp(&adapted, batch, &g, &mut hg, &mut Vec::new()).unwrap();
                 [hg.first, hg.bias, hg.head].concat()
             });
@@ -416,7 +415,7 @@ fn chunked(p: &Problem, inner: InnerLoop, chunk: usize, threads: usize) -> Vec<f
     p.with_batch::<f64, _>(|batch| {
         let limits = Limits { task_chunk: chunk, ..Limits::of(batch, &inner) };
         let mut g = MetaGradient::new(&p.shape, &limits);
-        let mut gram = GramSpace::new(&Cpu::new().threads(threads).unwrap(), &p.shape, limits).unwrap();
+        let mut gram = GramSpace::new(&support::cpu().threads(threads).unwrap(), &p.shape, limits).unwrap();
         gram.run(&p.params(), batch, &inner, &mut g).unwrap();
         let outputs = (0..gram.query_outputs().rows()).flat_map(|i| gram.query_outputs().row(i).to_vec());
         [g.dense_first(&p.shape), g.bias, g.head, g.rates, g.query_loss, outputs.collect()].concat()
@@ -446,7 +445,7 @@ fn gradients_of_single_episodes_add_up_to_the_batch() {
         let sum = p.with_batch::<f64, _>(|batch| {
             let limits = Limits::of(batch, &inner);
             let mut g = MetaGradient::new(&p.shape, &limits);
-            let mut gram = GramSpace::new(&Cpu::new(), &p.shape, limits).unwrap();
+            let mut gram = GramSpace::new(&support::cpu(), &p.shape, limits).unwrap();
             let mut sum = vec![0.0; p.shape.len()];
             for t in 0..5 {
                 gram.run_episodes(&params, batch, &inner, t..t + 1, &mut g).unwrap();

@@ -2,7 +2,8 @@
 
 mod support;
 
-use metaglot::cpu::KernelElement;
+use metaglot::cpu::{KernelElement, TableElement};
+use metaglot::{bf16, f16};
 use support::cases::{self, Fill, Product, ProductCase};
 use support::tables::Tables;
 use support::{check_product, check_rows, check_sums};
@@ -23,9 +24,10 @@ for_both_types! {
     products_equal_the_truth
     products_may_be_cut_anywhere
     products_have_the_same_bits_on_any_number_of_threads
+    symmetric_products_have_the_bits_of_general_ones
     row_operations_equal_the_truth
     softmax_cross_entropy_equals_the_truth
-    gathered_sums_equal_the_truth
+    blocks_of_logits_have_the_bits_of_their_rows
     column_sums_equal_the_truth
     bag_products_equal_the_truth
     bag_layers_equal_the_truth
@@ -57,12 +59,23 @@ fn products_have_the_same_bits_on_any_number_of_threads<T: KernelElement>() {
     }
 }
 
+fn symmetric_products_have_the_bits_of_general_ones<T: KernelElement>() {
+    let mut tables = Tables::<T>::new(&[]);
+    for m in [0, 1, 5, 6, 7, 13, 14, 15, 25, 31, 33, 48, 49, 75, 100, 193, 260] {
+        for (seed, k) in (0..).zip([0, 1, 19, 257]) {
+            check_product::symmetric_gram(&mut tables, seed, m, k);
+        }
+    }
+}
+
 fn row_operations_equal_the_truth<T: KernelElement>() {
     let mut tables = Tables::<T>::new(&[]);
     for case in &cases::rows() {
         check_rows::relu(&mut tables, case);
         check_rows::relu_mask(&mut tables, case);
+        check_rows::relu_mask_to(&mut tables, case);
         check_rows::axpy(&mut tables, case);
+        check_rows::axpby(&mut tables, case);
         check_rows::sgd(&mut tables, case);
         check_rows::adamw(&mut tables, case);
     }
@@ -73,9 +86,25 @@ fn softmax_cross_entropy_equals_the_truth<T: KernelElement>() {
     cases::softmaxes().iter().for_each(|case| check_sums::softmax_xent(&mut tables, case));
 }
 
-fn gathered_sums_equal_the_truth<T: KernelElement>() {
+fn blocks_of_logits_have_the_bits_of_their_rows<T: KernelElement>() {
     let mut tables = Tables::<T>::new(&[]);
-    cases::gathers().iter().for_each(|case| check_sums::gather_sum(&mut tables, case));
+    for (seed, case) in (0..).zip(&cases::softmax_blocks()) {
+        check_sums::softmax_block(&mut tables, seed, case);
+    }
+}
+
+/// Tables stored in `S`.
+fn gathered_sums_equal_the_truth<T: KernelElement, S: TableElement<T>>() {
+    let mut tables = Tables::<T>::new(&[]);
+    cases::gathers().iter().for_each(|case| check_sums::gather_sum::<T, S>(&mut tables, case));
+}
+
+#[test]
+fn gathered_sums_equal_the_truth_in_every_storage() {
+    gathered_sums_equal_the_truth::<f64, f64>();
+    gathered_sums_equal_the_truth::<f32, f32>();
+    gathered_sums_equal_the_truth::<f32, f16>();
+    gathered_sums_equal_the_truth::<f32, bf16>();
 }
 
 fn column_sums_equal_the_truth<T: KernelElement>() {
@@ -86,9 +115,8 @@ fn column_sums_equal_the_truth<T: KernelElement>() {
 }
 
 fn bag_products_equal_the_truth<T: KernelElement>() {
-    let mut tables = Tables::<T>::new(&[]);
     for seed in 0..20 {
-        cases::BAG_DOTS.iter().for_each(|case| check_sums::gram_bags(&mut tables, seed, case));
+        cases::BAG_DOTS.iter().for_each(|case| check_sums::bag_gram::<T>(seed, case));
     }
 }
 

@@ -2,7 +2,6 @@
 
 mod support;
 
-use metaglot::cpu::Cpu;
 use metaglot::meta::{BatchTargets, EpisodeSet, GramSpace, InnerLoop, Inputs, Limits, MetaBatch, MetaGradient, Order};
 use metaglot::model::{InputKind, Params};
 use metaglot::{MatRef, Purpose, Rng};
@@ -11,7 +10,7 @@ use support::{LossKind, Problem, shape};
 /// Everything a meta-step gives, as bits: gradient rows and values, losses, query outputs.
 fn bits(params: &Params<f32>, batch: &MetaBatch<f32>, inner: &InnerLoop, threads: usize) -> Vec<u32> {
     let limits = Limits::of(batch, inner);
-    let cpu = Cpu::new().threads(threads).unwrap();
+    let cpu = support::cpu().threads(threads).unwrap();
     let mut g = MetaGradient::new(&params.shape, &limits);
     let mut gram = GramSpace::new(&cpu, &params.shape, limits).unwrap();
     gram.run(params, batch, inner, &mut g).unwrap();

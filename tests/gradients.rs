@@ -48,7 +48,7 @@ fn adapted_losses_equal_an_oracle_that_shares_no_code() {
                 let inner = InnerLoop::sgd(steps, 0.2, Order::Evaluate);
                 let wanted = oracle::adapted_losses(&p, &oracle::flatten(&params), steps, 0.2);
                 for gram in [true, false] {
-                    let (_, found) = run(&p, &params, inner, gram, &Cpu::new());
+                    let (_, found) = run(&p, &params, inner, gram, &support::cpu());
                     let error = relative_error(&found, &wanted);
                     assert!(error < 1e-8, "seed {seed} {loss:?} {kind:?} steps {steps} gram {gram}: {error:e}");
                 }
@@ -62,7 +62,7 @@ fn loss_along(p: &Problem, params: &Params<f64>, direction: &[f64], t: f64, inne
     let mut moved = params.clone();
     let all = moved.first.iter_mut().chain(&mut moved.bias).chain(&mut moved.head);
     all.zip(direction).for_each(|(w, d)| *w += t * d);
-    let (_, losses) = run(p, &moved, InnerLoop { order: Order::Evaluate, ..inner }, false, &Cpu::new());
+    let (_, losses) = run(p, &moved, InnerLoop { order: Order::Evaluate, ..inner }, false, &support::cpu());
     losses.iter().sum::<f64>() / losses.len() as f64
 }
 
@@ -74,7 +74,7 @@ fn second_order_meta_gradient_equals_central_differences() {
                 let p = Problem::random(seed, shape(kind, &dims_for(loss, dims)), loss, 3, 7, 6);
                 let params = p.params();
                 let inner = InnerLoop::sgd(4, 0.15, Order::Second);
-                let (gradient, _) = run(&p, &params, inner, true, &Cpu::new());
+                let (gradient, _) = run(&p, &params, inner, true, &support::cpu());
                 let mut rng = Rng::new(seed, 2, 0, Purpose::Data);
                 for _ in 0..4 {
                     let d: Vec<f64> = gradient.iter().map(|_| rng.normal()).collect();
@@ -103,8 +103,8 @@ fn first_and_second_order_differ() {
         let p = Problem::random(300, shape(InputKind::Dense, &dims_for(loss, &[6, 7, 3])), loss, 2, 6, 6);
         let params = p.params();
         let inner = |order| InnerLoop::sgd(3, 0.2, order);
-        let (first, _) = run(&p, &params, inner(Order::First), true, &Cpu::new());
-        let (second, _) = run(&p, &params, inner(Order::Second), true, &Cpu::new());
+        let (first, _) = run(&p, &params, inner(Order::First), true, &support::cpu());
+        let (second, _) = run(&p, &params, inner(Order::Second), true, &support::cpu());
         assert!(relative_error(&first, &second) > 1e-2, "{loss:?}");
     }
 }
@@ -120,7 +120,7 @@ fn first_order_is_the_query_gradient_at_the_adapted_weights() {
             phi.iter_mut().zip(&g).for_each(|(w, g)| *w -= 0.2 * g);
         }
         let wanted = oracle::gradient(|x| oracle::loss(&p, &p.query, 0, x), &phi, 1e-4);
-        let (found, _) = run(&p, &params, InnerLoop::sgd(2, 0.2, Order::First), true, &Cpu::new());
+        let (found, _) = run(&p, &params, InnerLoop::sgd(2, 0.2, Order::First), true, &support::cpu());
         let error = relative_error(&found, &wanted);
         assert!(error < 1e-7, "seed {seed} {loss:?}: {error:e}");
     }
@@ -141,7 +141,7 @@ fn the_hessian_product_is_symmetric_and_the_difference_of_gradients() {
             let (u, v) = (direction(), direction());
             let (hu, hv) = p.with_batch::<f64, _>(|batch| {
                 let mut dense =
-                    Dense::new(&Cpu::new(), &p.shape, Limits::of(batch, &InnerLoop::sgd(0, 0.0, Order::Evaluate)))
+                    Dense::new(&support::cpu(), &p.shape, Limits::of(batch, &InnerLoop::sgd(0, 0.0, Order::Evaluate)))
                         .unwrap();
                 let mut product = |x| {
                     let mut hx = Params::zeros(&p.shape).unwrap();
@@ -179,8 +179,9 @@ fn a_place_for_another_gradient_is_refused() {
         p.with_batch::<f64, _>(|batch| {
             let limits = Limits::of(batch, &inner);
             let mut place = MetaGradient::without_storage();
-            let gram = GramSpace::new(&Cpu::new(), &p.shape, limits).unwrap().run(&params, batch, &inner, &mut place);
-            let dense = Dense::new(&Cpu::new(), &p.shape, limits).unwrap().run(&params, batch, &inner, &mut place);
+            let gram =
+                GramSpace::new(&support::cpu(), &p.shape, limits).unwrap().run(&params, batch, &inner, &mut place);
+            let dense = Dense::new(&support::cpu(), &p.shape, limits).unwrap().run(&params, batch, &inner, &mut place);
             assert_eq!((gram.unwrap_err().code(), dense.unwrap_err().code()), (1, 1), "{kind:?}");
         });
     }
@@ -213,8 +214,8 @@ proptest! {
         let order = if second { Order::Second } else { Order::First };
         // A small rate: a diverging inner loop would amplify rounding, not test the algebra.
         let inner = InnerLoop::sgd(steps, 0.01, order);
-        let (gram, gram_loss) = run(&p, &params, inner, true, &Cpu::new());
-        let (dense, dense_loss) = run(&p, &params, inner, false, &Cpu::new());
+        let (gram, gram_loss) = run(&p, &params, inner, true, &support::cpu());
+        let (dense, dense_loss) = run(&p, &params, inner, false, &support::cpu());
         // Deep nets over pairs can diverge at any rate; then there is nothing to compare.
         prop_assume!(dense_loss.iter().all(|l| l.is_finite() && *l < 30.0));
         prop_assert!(relative_error(&gram_loss, &dense_loss) < 1e-10);

@@ -42,8 +42,15 @@ fn product<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u6
 
 fn row<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u64, fill: Fill) {
     let case = RowCase { seed, n: bytes.below(600), offset: bytes.below(8), fill };
-    let checks: [fn(&mut Tables<T>, &RowCase); 5] =
-        [check_rows::relu, check_rows::relu_mask, check_rows::axpy, check_rows::sgd, check_rows::adamw];
+    let checks: [fn(&mut Tables<T>, &RowCase); 7] = [
+        check_rows::relu,
+        check_rows::relu_mask,
+        check_rows::relu_mask_to,
+        check_rows::axpby,
+        check_rows::axpy,
+        check_rows::sgd,
+        check_rows::adamw,
+    ];
     bytes.pick(&checks)(tables, &case);
 }
 
@@ -57,14 +64,14 @@ fn softmax<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u6
 fn gather<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u64, fill: Fill) {
     let (len, rows, n) = (bytes.below(100), 1 + bytes.below(50), bytes.below(300));
     let (gap, init) = (bytes.below(9), bytes.pick(&[true, false]));
-    check_sums::gather_sum(tables, &GatherCase { seed, len, rows, n, gap, init, fill });
+    check_sums::gather_sum::<T, T>(tables, &GatherCase { seed, len, rows, n, gap, init, fill });
 }
 
 fn sums<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u64) {
     let case = (bytes.below(100), bytes.below(200), bytes.below(5), 0.25, bytes.pick(&[0.0, 1.0, -0.5]));
     check_sums::col_sum(tables, seed, &case);
     let vocabulary = 1 + bytes.below(300);
-    check_sums::gram_bags(tables, seed, &(bytes.below(vocabulary + 1), bytes.below(vocabulary + 1), vocabulary));
+    check_sums::bag_gram::<T>(seed, &(bytes.below(vocabulary + 1), bytes.below(vocabulary + 1), vocabulary));
 }
 
 fn one<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>) {

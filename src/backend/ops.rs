@@ -1,15 +1,14 @@
 //! Checked entry points: sizes are compared here, once, then one unsafe call is made.
 
-use std::ops::Range;
-
-use crate::cpu::contract::{AdamwStep, Epilogue, Ops};
-use crate::cpu::{Cpu, GemmOperands, KernelElement, gemm, pack_len};
+use crate::cpu::contract::{AdamwStep, Epilogue, Kernels, Ops};
+use crate::cpu::{Cpu, GemmOperands, KernelElement, TableElement, gemm, pack_len, symmetric_gemm};
 use crate::error::{Error, Result};
-use crate::view::{Bags, MatMut, MatRef};
+use crate::view::{MatMut, MatRef};
 
 /// One thread's way to the kernels: operations of element type `T` and their packing space.
 #[derive(Clone)]
 pub struct Lane<T: KernelElement> {
+    pub(super) kernels: &'static Kernels,
     pub(super) ops: &'static Ops<T>,
     pub(super) pack: Vec<T>,
     /// Its number in its team, and how many the team has.
@@ -49,6 +48,20 @@ pub(super) fn check_len(op: &'static str, what: &str, found: usize, wanted: usiz
         return Ok(());
     }
     Err(Error::shape(op, format!("{what} has {found} elements but {wanted} are needed")))
+}
+
+/// A class as the kernels take it.
+fn class(target: usize) -> Result<u32> {
+    u32::try_from(target).map_err(|_| Error::shape("softmax_xent", format!("class {target} is out of range")))
+}
+
+/// One class below n for each of m rows.
+fn check_classes(targets: &[u32], m: usize, n: usize) -> Result<()> {
+    check_len("softmax_xent", "the list of classes", targets.len(), m)?;
+    match targets.iter().find(|&&t| t as usize >= n) {
+        Some(t) => Err(Error::shape("softmax_xent", format!("class {t} of {n} logits"))),
+        None => Ok(()),
+    }
 }
 
 /// Compares the shapes of `op(a) op(b)` and `c` and lowers the product to pointers and strides.
@@ -94,13 +107,13 @@ impl<T: KernelElement> Lane<T> {
 
     pub(super) fn with_index(cpu: &Cpu, index: usize, lanes: usize) -> Self {
         let ops = cpu.ops::<T>();
-        let pack = vec![T::ZERO; pack_len(&ops.gemm, usize::MAX / 2, usize::MAX / 2)];
-        Self { ops, pack, index, lanes }
+        let pack = vec![T::ZERO; pack_len(&ops.gemm)];
+        Self { kernels: cpu.kernels(), ops, pack, index, lanes }
     }
 
     /// Bytes of packing space of one lane.
     pub(crate) fn planned_bytes(cpu: &Cpu) -> usize {
-        pack_len(&cpu.ops::<T>().gemm, usize::MAX / 2, usize::MAX / 2) * size_of::<T>()
+        pack_len(&cpu.ops::<T>().gemm) * size_of::<T>()
     }
 
     fn product(&mut self, form: Form, a: MatRef<T>, b: MatRef<T>, mut c: MatMut<T>, finish: Finish<T>) -> Result<()> {
@@ -142,48 +155,24 @@ impl<T: KernelElement> Lane<T> {
         self.product(Form::Nt, a, b, dst, add)
     }
 
-    /// `dst[i][j] = a_i . b_j + 1` for rows `ra` of bags `a` and `rb` of `b`; symmetric halves are computed once
-    /// where both are the same rows.
-    pub fn gram_bags(
-        &mut self,
-        a: &Bags<T>,
-        ra: Range<usize>,
-        b: &Bags<T>,
-        rb: Range<usize>,
-        symmetric: bool,
-        dst: &mut MatMut<T>,
-    ) -> Result<()> {
-        if dst.rows() != ra.len() || dst.cols() != rb.len() || ra.end > a.rows() || rb.end > b.rows() {
-            let detail = format!("{} by {} rows do not fill {}x{}", ra.len(), rb.len(), dst.rows(), dst.cols());
-            return Err(Error::shape("gram_bags", detail));
+    /// `dst = a a^T + 1`, with the bits of [`Lane::gram`] at little more than half the work; dst: m x m.
+    pub fn gram_symmetric(&mut self, a: MatRef<T>, mut dst: MatMut<T>) -> Result<()> {
+        let add = Finish { alpha: T::ONE, beta: T::ONE, bias: None, relu: false };
+        let g = operands(Form::Nt, &a, &a, &mut dst, add)?;
+        for i in 0..dst.rows() {
+            dst.row_mut(i).fill(T::ONE);
         }
-        if symmetric && ra != rb {
-            return Err(Error::shape("gram_bags", format!("rows {ra:?} and {rb:?} are not the same: not symmetric")));
-        }
-        for i in 0..ra.len() {
-            let (ta, wa) = a.row(ra.start + i);
-            let from = if symmetric { i } else { 0 };
-            for j in from..rb.len() {
-                let (tb, wb) = b.row(rb.start + j);
-                // SAFETY: the slices are valid for their lengths and a bag has as many weights as tokens.
-                let dot = unsafe {
-                    (self.ops.bag_dot)(ta.len(), ta.as_ptr(), wa.as_ptr(), tb.len(), tb.as_ptr(), wb.as_ptr())
-                };
-                dst.row_mut(i)[j] = dot + T::ONE;
-                if symmetric && j > i {
-                    dst.row_mut(j)[i] = dot + T::ONE;
-                }
-            }
-        }
+        // SAFETY: as for any product; `dst` is square, without a bias, and holds the same value everywhere.
+        unsafe { symmetric_gemm(&self.ops.gemm, &g, &mut self.pack) };
         Ok(())
     }
 
-    /// `dst = init + sum over j of weights[j] * table[index[j]]`, rows of `table` as long as `dst`.
-    pub fn gather_sum(
+    /// `dst = init + sum over j of weights[j] * table[index[j]]`, rows of `table`, stored in `S`, as long as `dst`.
+    pub fn gather_sum<S: TableElement<T>>(
         &mut self,
         index: &[u32],
         weights: &[T],
-        table: MatRef<T>,
+        table: MatRef<S>,
         init: Option<&[T]>,
         dst: &mut [T],
     ) -> Result<()> {
@@ -196,7 +185,7 @@ impl<T: KernelElement> Lane<T> {
         let init = init.map_or(std::ptr::null(), <[T]>::as_ptr);
         // SAFETY: lengths and every index were compared above; `dst` is borrowed mutably, so it overlaps nothing.
         unsafe {
-            (self.ops.gather_sum)(
+            S::gather_sum(self.kernels)(
                 index.len(),
                 index.as_ptr(),
                 weights.as_ptr(),
@@ -235,40 +224,70 @@ impl<T: KernelElement> Lane<T> {
     /// Zeroes `d[i]` where the ReLU's output `a[i]` is not positive.
     pub fn relu_mask(&mut self, a: &[T], d: &mut [T]) -> Result<()> {
         check_len("relu_mask", "the gradient", d.len(), a.len())?;
-        // SAFETY: both have the same length and do not overlap.
-        unsafe { (self.ops.relu_mask)(a.len(), a.as_ptr(), d.as_mut_ptr()) };
+        let d = d.as_mut_ptr();
+        // SAFETY: both have the same length and do not overlap; the contract allows the result in place.
+        unsafe { (self.ops.relu_mask)(a.len(), a.as_ptr(), d.cast_const(), d) };
+        Ok(())
+    }
+
+    /// `dst[i] = d[i]` where the ReLU's output `a[i]` is positive, 0 elsewhere.
+    pub fn relu_mask_to(&mut self, a: &[T], d: &[T], dst: &mut [T]) -> Result<()> {
+        check_len("relu_mask_to", "the gradient", d.len(), a.len())?;
+        check_len("relu_mask_to", "the result", dst.len(), a.len())?;
+        // SAFETY: all have the same length; the result is borrowed mutably, so it overlaps nothing.
+        unsafe { (self.ops.relu_mask)(a.len(), a.as_ptr(), d.as_ptr(), dst.as_mut_ptr()) };
         Ok(())
     }
 
     /// Softmax cross-entropy of one row of logits against `target`: returns the loss, writes the softmax `p` and the
     /// gradient `dz = scale * (p - onehot)`.
     pub fn softmax_xent(&mut self, z: &[T], target: usize, scale: T, p: &mut [T], dz: &mut [T]) -> Result<T> {
-        check_len("softmax_xent", "the softmax", p.len(), z.len())?;
-        check_len("softmax_xent", "the gradient", dz.len(), z.len())?;
-        if target >= z.len() {
-            return Err(Error::shape("softmax_xent", format!("class {target} of {} logits", z.len())));
-        }
-        // SAFETY: lengths and target were compared above; the outputs are borrowed mutably.
-        Ok(unsafe { (self.ops.softmax_xent)(z.len(), z.as_ptr(), target, scale, p.as_mut_ptr(), dz.as_mut_ptr()) })
+        let target = class(target)?;
+        self.softmax_xent_rows(MatRef::new(z, 1, z.len())?, &[target], scale, p, dz)
+    }
+
+    /// The same of every row of `z` against its class; `p` and `dz` as large as `z`, without gaps. Returns the sum of the
+    /// losses.
+    pub fn softmax_xent_rows(
+        &mut self,
+        z: MatRef<T>,
+        targets: &[u32],
+        scale: T,
+        p: &mut [T],
+        dz: &mut [T],
+    ) -> Result<T> {
+        let (m, n) = (z.rows(), z.cols());
+        check_len("softmax_xent", "the softmax", p.len(), m * n)?;
+        check_len("softmax_xent", "the gradient", dz.len(), m * n)?;
+        check_classes(targets, m, n)?;
+        let (p, dz) = (p.as_mut_ptr(), dz.as_mut_ptr());
+        // SAFETY: sizes and classes were compared above; the outputs are borrowed mutably.
+        Ok(unsafe { (self.ops.softmax_xent)(m, n, z.as_ptr(), z.ld(), targets.as_ptr(), scale, p, dz) })
     }
 
     /// [`Lane::softmax_xent`] with the logits given in `dz`, which the gradient replaces.
     pub fn softmax_xent_in_place(&mut self, target: usize, scale: T, p: &mut [T], dz: &mut [T]) -> Result<T> {
-        check_len("softmax_xent", "the softmax", p.len(), dz.len())?;
-        if target >= dz.len() {
-            return Err(Error::shape("softmax_xent", format!("class {target} of {} logits", dz.len())));
-        }
+        let (n, target) = (dz.len(), [class(target)?]);
+        check_len("softmax_xent", "the softmax", p.len(), n)?;
+        check_classes(&target, 1, n)?;
         let z = dz.as_mut_ptr();
         // SAFETY: lengths and target were compared above; the contract allows the gradient in place of the logits.
-        Ok(unsafe { (self.ops.softmax_xent)(dz.len(), z.cast_const(), target, scale, p.as_mut_ptr(), z) })
+        Ok(unsafe { (self.ops.softmax_xent)(1, n, z.cast_const(), n, target.as_ptr(), scale, p.as_mut_ptr(), z) })
     }
 
     /// `rdz = scale * (p * rz - p (p . rz))`, in place of `rz`.
     pub fn softmax_xent_rop(&mut self, p: &[T], scale: T, rz: &mut [T]) -> Result<()> {
+        self.softmax_xent_rop_rows(p.len(), p, scale, rz)
+    }
+
+    /// The same for every row of `n` elements, without gaps.
+    pub fn softmax_xent_rop_rows(&mut self, n: usize, p: &[T], scale: T, rz: &mut [T]) -> Result<()> {
         check_len("softmax_xent_rop", "the tangent", rz.len(), p.len())?;
+        let m = p.len().checked_div(n).unwrap_or(0);
+        check_len("softmax_xent_rop", "the softmax", p.len(), m * n)?;
         let rdz = rz.as_mut_ptr();
-        // SAFETY: both have the same length; the contract allows the result in place of the tangent.
-        unsafe { (self.ops.softmax_xent_rop)(p.len(), p.as_ptr(), rdz.cast_const(), scale, rdz) };
+        // SAFETY: both have m rows of n elements; the contract allows the result in place of the tangent.
+        unsafe { (self.ops.softmax_xent_rop)(m, n, p.as_ptr(), rdz.cast_const(), scale, rdz) };
         Ok(())
     }
 
@@ -277,6 +296,14 @@ impl<T: KernelElement> Lane<T> {
         check_len("axpy", "y", y.len(), x.len())?;
         // SAFETY: both have the same length and do not overlap.
         unsafe { (self.ops.axpy)(x.len(), alpha, x.as_ptr(), y.as_mut_ptr()) };
+        Ok(())
+    }
+
+    /// `y = alpha * x + beta * y`; with `beta` = 0 the old `y` does not count.
+    pub fn axpby(&mut self, alpha: T, x: &[T], beta: T, y: &mut [T]) -> Result<()> {
+        check_len("axpby", "y", y.len(), x.len())?;
+        // SAFETY: both have the same length and do not overlap.
+        unsafe { (self.ops.axpby)(x.len(), alpha, x.as_ptr(), beta, y.as_mut_ptr()) };
         Ok(())
     }
 

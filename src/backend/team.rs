@@ -1,10 +1,8 @@
 //! Work spread over all threads: large products, token bags, rows; with the bits one lane would give.
 
-use std::ops::Range;
-
 use super::ops::{Finish, Form, Lane, check_len, operands};
 use crate::cpu::contract::Epilogue;
-use crate::cpu::{Cpu, GemmOperands, KernelElement, gemm};
+use crate::cpu::{Cpu, GemmOperands, KernelElement, TableElement, gemm, part};
 use crate::error::{Error, Result};
 use crate::view::{Bags, MatMut, MatRef};
 
@@ -26,13 +24,6 @@ impl<P: Copy> Shared<P> {
     fn get(&self) -> P {
         self.0
     }
-}
-
-/// Part `index` of `0..n` cut into `parts` ranges of whole multiples of `unit`, as even as that allows.
-fn part(n: usize, unit: usize, parts: usize, index: usize) -> Range<usize> {
-    let units = n.div_ceil(unit);
-    let bound = |i: usize| (units * i / parts * unit).min(n);
-    bound(index)..bound(index + 1)
 }
 
 impl<T: KernelElement> Team<T> {
@@ -159,8 +150,14 @@ impl<T: KernelElement> Team<T> {
         Ok(())
     }
 
-    /// `dst[i] = bias + sum of weights * table rows` of each bag; table: vocabulary x h, dst: rows x h.
-    pub fn bag_linear(&mut self, bags: &Bags<T>, table: MatRef<T>, bias: &[T], mut dst: MatMut<T>) -> Result<()> {
+    /// `dst[i] = bias + sum of weights * table rows` of each bag; table: vocabulary x h, stored in `S`, dst: rows x h.
+    pub fn bag_linear<S: TableElement<T>>(
+        &mut self,
+        bags: &Bags<T>,
+        table: MatRef<S>,
+        bias: &[T],
+        mut dst: MatMut<T>,
+    ) -> Result<()> {
         let h = table.cols();
         check_len("bag_linear", "the bias", bias.len(), h)?;
         if bags.vocabulary() > table.rows() || dst.rows() != bags.rows() || dst.cols() != h {
@@ -182,7 +179,7 @@ impl<T: KernelElement> Team<T> {
                 // SAFETY: tokens lie below the vocabulary, which the table covers; row i of `dst` has h elements and
                 // belongs to this lane alone.
                 unsafe {
-                    (lane.ops.gather_sum)(
+                    S::gather_sum(lane.kernels)(
                         tokens.len(),
                         tokens.as_ptr(),
                         weights.as_ptr(),
@@ -241,25 +238,4 @@ fn spread_over<T: KernelElement, W: Send>(
         || spread_over(right_lanes, right_work, split, run),
     );
     first.and(second)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_cover_everything_once_at_whole_tiles() {
-        for n in [0, 1, 5, 6, 7, 48, 100] {
-            for parts in 1..9 {
-                let mut next = 0;
-                for index in 0..parts {
-                    let p = part(n, 6, parts, index);
-                    assert_eq!(p.start, next, "n {n}, parts {parts}, index {index}");
-                    assert!(p.end == n || p.end.is_multiple_of(6));
-                    next = p.end;
-                }
-                assert_eq!(next, n);
-            }
-        }
-    }
 }

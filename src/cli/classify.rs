@@ -12,7 +12,6 @@ use serde_json::json;
 use super::lines::Lines;
 use super::{output_error, train};
 use crate::checkpoint::Checkpoint;
-use crate::cpu::Cpu;
 use crate::error::{Error, Result};
 use crate::task::{Classifier, Example};
 use crate::text::Bag;
@@ -86,9 +85,9 @@ impl Classify {
             (None, None) => return Err(Error::config("--episodes", "an episodes file, or --support and --text")),
         };
         let threads = if self.threads == 0 { train::num_threads() } else { self.threads };
-        let cpu = Cpu::new().threads(threads)?;
+        let cpu = crate::cli::cpu()?.threads(threads)?;
         // Episodes are spread over the threads, so each is computed on one.
-        let mut classifier = Classifier::new(&Cpu::new(), &Checkpoint::open(&self.checkpoint)?)?;
+        let mut classifier = Classifier::new(&crate::cli::cpu()?, &Checkpoint::open(&self.checkpoint)?)?;
         classifier.set_inner_loop(self.inner_steps, self.inner_lr);
         let texts: Vec<_> = input.texts.iter().map(|t| (t.as_str(), self.language.as_str())).collect();
         let bags = cpu.install(|| classifier.bags(&texts));

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{output_error, train};
 use crate::case::{Algorithm, Answer, Case, solve};
-use crate::cpu::{Cpu, KernelElement};
+use crate::cpu::KernelElement;
 use crate::error::Result;
 use crate::meta::{Outcome, PathChoice};
 
@@ -103,7 +103,7 @@ impl Grad {
             PathArg::Gram => PathChoice::Gram,
             PathArg::Dense => PathChoice::Dense,
         };
-        let answer = solve::<T>(&Cpu::new().threads(threads)?, case, self.algorithm(), path)?;
+        let answer = solve::<T>(&crate::cli::cpu()?.threads(threads)?, case, self.algorithm(), path)?;
         answer.save(&self.out)?;
         self.print(&answer, out).map_err(output_error)
     }

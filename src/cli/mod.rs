@@ -24,11 +24,13 @@ mod summarize;
 mod text_args;
 mod train;
 mod translate;
+mod verify;
 
 use std::io::{self, Write};
 
 use clap::{Parser, Subcommand};
 
+use crate::cpu::Cpu;
 use crate::{Error, Result};
 
 /// The arguments of the `metaglot` program.
@@ -63,6 +65,8 @@ pub enum Command {
     Case(case::Case),
     /// Compute the meta-gradient of a problem in a file.
     Grad(grad::Grad),
+    /// Prove on random nets that the meta-gradients are exact.
+    Verify(verify::Verify),
 }
 
 /// Does what the arguments say. A reader of `out` that goes away (`| head`) is no error.
@@ -78,11 +82,18 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<()> {
         Command::Info(info) => info.run(out),
         Command::Case(case) => case.run(out),
         Command::Grad(grad) => grad.run(out),
+        Command::Verify(verify) => verify.run(out),
     };
     match done {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => done,
     }
+}
+
+/// The kernels: the fastest this machine has, or those that the environment variable `METAGLOT_ISA` names.
+fn cpu() -> Result<Cpu> {
+    let name = std::env::var_os("METAGLOT_ISA");
+    Cpu::named(name.as_ref().map(|name| name.to_string_lossy()).as_deref())
 }
 
 /// An error of writing to `out`.

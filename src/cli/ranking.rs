@@ -12,7 +12,6 @@ use super::selection::SelectionArgs;
 use super::source::{FormatArg, Source};
 use super::train;
 use crate::checkpoint::Checkpoint;
-use crate::cpu::Cpu;
 use crate::task::{Choice, RankingModel, RankingTask};
 use crate::{Error, Result};
 
@@ -80,7 +79,7 @@ impl RankingArgs {
         given: Option<Item>,
     ) -> Result<Vec<Ranked>> {
         let threads = if self.threads == 0 { train::num_threads() } else { self.threads };
-        let cpu = Cpu::new().threads(threads)?;
+        let cpu = crate::cli::cpu()?.threads(threads)?;
         let mut model = RankingModel::new(&Checkpoint::open(&self.checkpoint)?, task)?;
         model.inner = model.inner.changed(self.inner_steps, self.inner_lr);
         let queries = match (given, &self.input) {

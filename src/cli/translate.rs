@@ -10,7 +10,6 @@ use serde_json::json;
 use super::lines::Lines;
 use super::{output_error, train};
 use crate::checkpoint::Checkpoint;
-use crate::cpu::Cpu;
 use crate::error::{Error, Result};
 use crate::task::Translator;
 
@@ -77,7 +76,7 @@ impl Translate {
         let candidates = lines(&self.candidates)?;
         let support = self.support.as_deref().map_or(Ok(Vec::new()), pairs)?;
         let threads = if self.threads == 0 { train::num_threads() } else { self.threads };
-        let cpu = Cpu::new().threads(threads)?;
+        let cpu = crate::cli::cpu()?.threads(threads)?;
         let mut translator = Translator::new(&cpu, &Checkpoint::open(&self.checkpoint)?)?;
         translator.set_inner_loop(self.inner_steps, self.inner_lr);
         let scores = cpu.install(|| self.scores(&translator, &support, &texts, &candidates))?;

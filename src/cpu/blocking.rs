@@ -1,15 +1,22 @@
-//! The loops around the GEMM tile: cache blocking and packing of B, after Goto and van de Geijn, "Anatomy of
-//! high-performance matrix multiplication" (2008), with A left in place.
+//! The loops around the GEMM tile: cache blocking and packing, after Goto and van de Geijn, "Anatomy of high-performance
+//! matrix multiplication" (2008), and Van Zee and van de Geijn, "BLIS" (2015).
 //!
-//! A is read through its strides: a tile needs 6 broadcasts a step, which come from at most 6 cache lines that the next
-//! steps use again, so packing A would save little at few-shot sizes. B is packed when it must be transposed, or when
-//! it is reused by enough rows to pay for the copy.
+//! ```text
+//! for nc columns: for kc steps:                 pack B if that pays     (third-level cache, or none)
+//!     for mc rows:                              pack A if that pays     (second-level cache)
+//!         for each panel of nr columns: for each tile of at most mr rows:   the tile  (B's panel: first-level cache)
+//! ```
+//!
+//! Blocks and tiles are as even as their units allow: 25 rows are tiles of 13 and 12, not of 14 and 11, and 300 steps are
+//! blocks of 152 and 148. The steps' blocks depend on k alone, so an element's bits do not depend on its place.
 
-use super::contract::{Epilogue, Gemm, Tile};
+use std::ops::Range;
+
+use super::contract::{Epilogue, Gemm, Panel, Tile};
 use crate::dtype::Element;
 
 /// Pointers and strides of one product C = op(A) op(B): element (i, p) of op(A) at `a + i * a_rs + p * a_cs`, element
-/// (p, j) of op(B) at `b + p * b_rs + j * b_cs`.
+/// (p, j) of op(B) at `b + p * b_rs + j * b_cs`. Of each pair of strides one is 1.
 #[derive(Clone, Copy)]
 pub(crate) struct GemmOperands<T> {
     pub m: usize,
@@ -26,13 +33,66 @@ pub(crate) struct GemmOperands<T> {
     pub epilogue: Epilogue<T>,
 }
 
-/// Elements of packing space [`gemm`] needs for any product with at most `n` columns and a reduction of at most `k`.
-pub(crate) fn pack_len<T>(gemm: &Gemm<T>, n: usize, k: usize) -> usize {
-    gemm.kc.min(k) * gemm.nc.min(n.next_multiple_of(gemm.nr))
+/// Packed panels start at a cache line: a vector load across two lines takes two loads' time.
+const LINE_BYTES: usize = 64;
+
+/// Elements of packing space [`gemm`] needs: a block of B, a block of A, and what aligning them skips.
+pub(crate) fn pack_len<T>(gemm: &Gemm<T>) -> usize {
+    gemm.kc * (gemm.nc + gemm.mc) + LINE_BYTES / size_of::<T>()
 }
 
-/// Rows of A from which packing an untransposed B pays: its copy is then a few percent of the work.
-const ROWS_THAT_PAY_FOR_PACKING: usize = 64;
+/// Part `index` of `0..n` cut into `parts` ranges of whole multiples of `unit`, as even as that allows.
+pub(crate) fn part(n: usize, unit: usize, parts: usize, index: usize) -> Range<usize> {
+    let units = n.div_ceil(unit);
+    let bound = |i: usize| (units * i / parts * unit).min(n);
+    bound(index)..bound(index + 1)
+}
+
+/// Rows of A from which packing a B that lies well pays: its copy is then a few percent of the work.
+const ROWS_THAT_PAY_FOR_B: usize = 48;
+/// Columns of B from which packing A pays.
+const COLUMNS_THAT_PAY_FOR_A: usize = 192;
+
+/// Which part of C is computed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Half {
+    Both,
+    /// Elements with j >= i, and those that share a tile with them.
+    Upper,
+}
+
+/// Where the blocks of both operands are packed, or null where they are read in place.
+#[derive(Clone, Copy)]
+struct Packed<T> {
+    a: *mut T,
+    b: *mut T,
+}
+
+impl<T: Element> Packed<T> {
+    fn choose(kernel: &Gemm<T>, g: &GemmOperands<T>, pack: &mut [T]) -> Self {
+        debug_assert!(pack.len() >= pack_len(kernel));
+        let b = pack.as_mut_ptr();
+        let b = b.wrapping_add(b.align_offset(LINE_BYTES));
+        let a = b.wrapping_add(kernel.kc * kernel.nc);
+        let packs_b = g.b_cs != 1 || (g.m >= ROWS_THAT_PAY_FOR_B && g.n > kernel.nr);
+        let packs_a = g.n >= COLUMNS_THAT_PAY_FOR_A && g.m > 1;
+        let or_null = |wanted: bool, at| if wanted { at } else { std::ptr::null_mut() };
+        Self { a: or_null(packs_a, a), b: or_null(packs_b, b) }
+    }
+}
+
+/// A part of a product: rows of C given as tiles, columns, and steps of the reduction.
+struct Block<'a, T> {
+    kernel: &'a Gemm<T>,
+    g: &'a GemmOperands<T>,
+    /// Number of row tiles of the whole product, and those of this block.
+    all_tiles: usize,
+    tiles: Range<usize>,
+    columns: Range<usize>,
+    steps: Range<usize>,
+    packed: Packed<T>,
+    half: Half,
+}
 
 /// One product on the calling thread.
 ///
@@ -40,108 +100,193 @@ const ROWS_THAT_PAY_FOR_PACKING: usize = 64;
 /// The kernels' instruction set is there; all elements the formula names are valid; C overlaps nothing else; `pack`
 /// holds at least [`pack_len`] elements.
 pub(crate) unsafe fn gemm<T: Element>(kernel: &Gemm<T>, g: &GemmOperands<T>, pack: &mut [T]) {
+    // SAFETY: the caller's promises are passed on.
+    unsafe { product(kernel, g, Half::Both, pack) };
+}
+
+/// A product that is its own transpose, as X X^T is: the upper half is computed and copied to the lower.
+///
+/// # Safety
+/// As [`gemm`]; m = n, and the values C has before are symmetric where beta is not 0; there is no bias.
+pub(crate) unsafe fn symmetric_gemm<T: Element>(kernel: &Gemm<T>, g: &GemmOperands<T>, pack: &mut [T]) {
+    debug_assert!(g.m == g.n && g.epilogue.bias.is_null());
+    // SAFETY: the caller's promises are passed on.
+    unsafe { product(kernel, g, Half::Upper, pack) };
+    let tiles = g.m.div_ceil(kernel.mr);
+    for tile in 1..tiles {
+        let rows = part(g.m, 1, tiles, tile);
+        let (src, dst) = (g.c.wrapping_add(rows.start).cast_const(), g.c.wrapping_add(rows.start * g.c_rs));
+        let mirror = Panel { width: rows.start, k: rows.len(), src, rs: g.c_rs, ps: 1, dst, ds: g.c_rs };
+        // SAFETY: the rows before `rows`, at its columns, are read; `rows` at the columns before them is written.
+        unsafe { (kernel.pack)(&mirror) };
+    }
+}
+
+/// # Safety
+/// As [`gemm`].
+unsafe fn product<T: Element>(kernel: &Gemm<T>, g: &GemmOperands<T>, half: Half, pack: &mut [T]) {
     if g.m == 0 || g.n == 0 {
         return;
     }
-    let packed = g.b_cs != 1 || (g.m >= ROWS_THAT_PAY_FOR_PACKING && g.n > kernel.nr);
-    let mut j0 = 0;
-    while j0 < g.n {
-        let nc = kernel.nc.min(g.n - j0);
-        let mut p0 = 0;
-        loop {
-            let kc = kernel.kc.min(g.k - p0);
-            let epilogue = block_epilogue(g, p0, kc, j0);
-            // Wrapping: with k = 0 a column of B may begin behind its end, and is not read.
-            let b = g.b.wrapping_add(p0 * g.b_rs + j0 * g.b_cs);
-            let (a, c) = (g.a.wrapping_add(p0 * g.a_cs), g.c.wrapping_add(j0));
-            let block = GemmOperands { n: nc, k: kc, a, b, c, epilogue, ..*g };
-            // SAFETY: p0 + kc <= k and j0 + nc <= n, so the block's operands are part of the caller's.
-            unsafe {
-                if packed {
-                    pack_b(kernel.nr, &block, pack);
-                    macro_kernel(kernel, &block, pack.as_ptr(), kernel.nr, kc * kernel.nr);
-                } else {
-                    macro_kernel(kernel, &block, b, g.b_rs, kernel.nr);
+    let packed = Packed::choose(kernel, g, pack);
+    let all_tiles = g.m.div_ceil(kernel.mr);
+    let [column_blocks, step_blocks, row_blocks] =
+        [g.n.div_ceil(kernel.nc), g.k.div_ceil(kernel.kc).max(1), all_tiles.div_ceil(kernel.mc / kernel.mr)];
+    for column_block in 0..column_blocks {
+        for step_block in 0..step_blocks {
+            for row_block in 0..row_blocks {
+                let block = Block {
+                    kernel,
+                    g,
+                    all_tiles,
+                    tiles: part(all_tiles, 1, row_blocks, row_block),
+                    columns: part(g.n, kernel.nr, column_blocks, column_block),
+                    steps: part(g.k, STEP_UNIT, step_blocks, step_block),
+                    packed,
+                    half,
+                };
+                // SAFETY: the block is a part of the caller's product; B is packed before the first rows ask for it.
+                unsafe {
+                    if row_block == 0 {
+                        block.pack_b();
+                    }
+                    block.pack_a();
+                    block.run();
                 }
             }
-            p0 += kc;
-            if p0 >= g.k {
-                break;
-            }
-        }
-        j0 += nc;
-    }
-}
-
-/// The first block of the reduction applies the caller's beta, later ones add to it; the last applies bias and ReLU.
-fn block_epilogue<T: Element>(g: &GemmOperands<T>, p0: usize, kc: usize, j0: usize) -> Epilogue<T> {
-    let e = g.epilogue;
-    let last = p0 + kc >= g.k;
-    Epilogue {
-        alpha: e.alpha,
-        beta: if p0 == 0 { e.beta } else { T::ONE },
-        bias: if last && !e.bias.is_null() { e.bias.wrapping_add(j0) } else { std::ptr::null() },
-        relu: e.relu && last,
-    }
-}
-
-/// Copies the block of B into panels of `nr` columns, each `k` x `nr` and contiguous, the last filled up with zeros.
-///
-/// # Safety
-/// The block of B is readable; `pack` holds `k * n` elements, n rounded up to whole panels.
-unsafe fn pack_b<T: Element>(nr: usize, g: &GemmOperands<T>, pack: &mut [T]) {
-    for (panel, j0) in pack.chunks_exact_mut((g.k * nr).max(1)).zip((0..g.n).step_by(nr)) {
-        let cols = nr.min(g.n - j0);
-        if g.b_cs == 1 {
-            for (p, dst) in panel.chunks_exact_mut(nr).enumerate() {
-                // SAFETY: p < k and columns j0..j0 + cols lie below n.
-                let src = unsafe { std::slice::from_raw_parts(g.b.add(p * g.b_rs + j0), cols) };
-                dst[..cols].copy_from_slice(src);
-                dst[cols..].fill(T::ZERO);
-            }
-            continue;
-        }
-        for j in 0..nr {
-            for p in 0..g.k {
-                // SAFETY: read only where j < cols: element (p, j0 + j) of B.
-                let x = if j < cols { unsafe { *g.b.add(p * g.b_rs + (j0 + j) * g.b_cs) } } else { T::ZERO };
-                panel[p * nr + j] = x;
-            }
         }
     }
 }
 
-/// All tiles of a block: `mc` rows of A at a time, for each panel of B (in the first-level cache) all their tiles.
-///
-/// # Safety
-/// As [`gemm`]; element (p, j) of panel q of B is at `b + q * panel_stride + p * b_rs + j`.
-unsafe fn macro_kernel<T: Element>(
-    kernel: &Gemm<T>,
-    g: &GemmOperands<T>,
-    b: *const T,
-    b_rs: usize,
-    panel_stride: usize,
-) {
-    for i0 in (0..g.m).step_by(kernel.mc) {
-        let rows = kernel.mc.min(g.m - i0);
-        for (panel, j0) in (0..g.n).step_by(kernel.nr).enumerate() {
-            for i in (i0..i0 + rows).step_by(kernel.mr) {
-                let bias = if g.epilogue.bias.is_null() { g.epilogue.bias } else { g.epilogue.bias.wrapping_add(j0) };
+/// Steps of a block are a multiple of what a transposition takes at once.
+const STEP_UNIT: usize = 4;
+
+impl<T: Element> Block<'_, T> {
+    /// The rows of a tile.
+    fn rows(&self, tile: usize) -> Range<usize> {
+        part(self.g.m, 1, self.all_tiles, tile)
+    }
+
+    /// Where a tile's packed rows begin: tiles lie one after the other, each k x rows.
+    fn packed_rows(&self, tile: usize) -> *mut T {
+        self.packed.a.wrapping_add((self.rows(tile).start - self.rows(self.tiles.start).start) * self.steps.len())
+    }
+
+    /// Where a panel's packed columns begin: panels lie one after the other, each k x nr.
+    fn packed_columns(&self, column: usize) -> *mut T {
+        self.packed.b.wrapping_add((column - self.columns.start) * self.steps.len())
+    }
+
+    /// The first columns of all panels.
+    fn panels(&self) -> impl Iterator<Item = usize> + use<T> {
+        self.columns.clone().step_by(self.kernel.nr)
+    }
+
+    /// # Safety
+    /// As [`gemm`].
+    unsafe fn pack_a(&self) {
+        let (g, k) = (self.g, self.steps.len());
+        if self.packed.a.is_null() {
+            return;
+        }
+        for tile in self.tiles.clone() {
+            let (rows, dst) = (self.rows(tile), self.packed_rows(tile));
+            let src = g.a.wrapping_add(rows.start * g.a_rs + self.steps.start * g.a_cs);
+            let panel = Panel { width: rows.len(), k, src, rs: g.a_rs, ps: g.a_cs, dst, ds: rows.len() };
+            // SAFETY: rows and steps of A; a block of at most mc rows and kc steps fits its packing space.
+            unsafe { (self.kernel.pack)(&panel) };
+        }
+    }
+
+    /// # Safety
+    /// As [`gemm`].
+    unsafe fn pack_b(&self) {
+        let (g, k, nr) = (self.g, self.steps.len(), self.kernel.nr);
+        if self.packed.b.is_null() {
+            return;
+        }
+        for j in self.panels() {
+            let (width, dst) = (nr.min(self.columns.end - j), self.packed_columns(j));
+            let src = g.b.wrapping_add(self.steps.start * g.b_rs + j * g.b_cs);
+            let panel = Panel { width, k, src, rs: g.b_cs, ps: g.b_rs, dst, ds: nr };
+            // SAFETY: steps and columns of B; a block of at most kc steps and nc columns fits its packing space.
+            unsafe { (self.kernel.pack)(&panel) };
+        }
+    }
+
+    /// The first block of the reduction applies the caller's beta, later ones add to it; the last applies bias and ReLU.
+    fn epilogue(&self, column: usize) -> Epilogue<T> {
+        let e = self.g.epilogue;
+        let last = self.steps.end == self.g.k;
+        Epilogue {
+            alpha: e.alpha,
+            beta: if self.steps.start == 0 { e.beta } else { T::ONE },
+            bias: if last && !e.bias.is_null() { e.bias.wrapping_add(column) } else { std::ptr::null() },
+            relu: e.relu && last,
+        }
+    }
+
+    /// All tiles, panel by panel.
+    ///
+    /// # Safety
+    /// As [`gemm`]; what is packed holds this block.
+    unsafe fn run(&self) {
+        let (g, nr) = (self.g, self.kernel.nr);
+        for panel in self.panels() {
+            let end = self.columns.end.min(panel + nr);
+            let (b, b_rs) = if self.packed.b.is_null() {
+                (g.b.wrapping_add(self.steps.start * g.b_rs + panel), g.b_rs)
+            } else {
+                (self.packed_columns(panel).cast_const(), nr)
+            };
+            for tile in self.tiles.clone() {
+                let rows = self.rows(tile);
+                let start = if self.half == Half::Upper { panel.max(rows.start) } else { panel };
+                if start >= end {
+                    continue;
+                }
+                let (a, a_rs, a_cs) = if self.packed.a.is_null() {
+                    (g.a.wrapping_add(rows.start * g.a_rs + self.steps.start * g.a_cs), g.a_rs, g.a_cs)
+                } else {
+                    (self.packed_rows(tile).cast_const(), 1, rows.len())
+                };
                 let tile = Tile {
-                    m: kernel.mr.min(i0 + rows - i),
-                    n: kernel.nr.min(g.n - j0),
-                    k: g.k,
-                    a: g.a.wrapping_add(i * g.a_rs),
-                    a_rs: g.a_rs,
-                    a_cs: g.a_cs,
-                    b: b.wrapping_add(panel * panel_stride),
+                    m: rows.len(),
+                    n: end - start,
+                    k: self.steps.len(),
+                    a,
+                    a_rs,
+                    a_cs,
+                    b: b.wrapping_add(start - panel),
                     b_rs,
-                    c: g.c.wrapping_add(i * g.c_rs + j0),
+                    c: g.c.wrapping_add(rows.start * g.c_rs + start),
                     c_rs: g.c_rs,
-                    epilogue: Epilogue { bias, ..g.epilogue },
+                    epilogue: self.epilogue(start),
                 };
                 // SAFETY: the tile lies inside the block, whose operands the caller vouches for.
-                unsafe { (kernel.tile)(&tile) };
+                unsafe { (self.kernel.tile)(&tile) };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_everything_once_at_whole_tiles() {
+        for n in [0, 1, 5, 6, 7, 48, 100] {
+            for parts in 1..9 {
+                let mut next = 0;
+                for index in 0..parts {
+                    let p = part(n, 6, parts, index);
+                    assert_eq!(p.start, next, "n {n}, parts {parts}, index {index}");
+                    assert!(p.end == n || p.end.is_multiple_of(6));
+                    assert!(p.len() <= n.div_ceil(6).div_ceil(parts) * 6);
+                    next = p.end;
+                }
+                assert_eq!(next, n);
             }
         }
     }

@@ -13,6 +13,8 @@
 //!   `(n + 2) * (eps * sum |a_i b_i| + tiny)` (eps and the smallest denormal, tiny, of the type; in a product, beta's term
 //!   and the bias count as products); what else an entry allows it says itself.
 
+use half::{bf16, f16};
+
 use super::Isa;
 
 /// What is done with a finished element of a GEMM, in this order: `alpha * sum + beta * old + bias`, then ReLU.
@@ -57,6 +59,27 @@ pub struct Tile<T> {
     pub epilogue: Epilogue<T>,
 }
 
+/// A panel to be packed: `dst[p * ds + i] = src[i * rs + p * ps]` for i < width and p < k, with `rs` = 1 or `ps` = 1.
+///
+/// With `ps` = 1 it is a transposition. What lies between the rows of `dst` is not written.
+#[derive(Clone, Copy, Debug)]
+pub struct Panel<T> {
+    /// Rows of A, or columns of B.
+    pub width: usize,
+    /// Length of the reduction.
+    pub k: usize,
+    /// The first element of the operand.
+    pub src: *const T,
+    /// Distance between rows of A or columns of B.
+    pub rs: usize,
+    /// Distance between steps of the reduction.
+    pub ps: usize,
+    /// The packed panel.
+    pub dst: *mut T,
+    /// Distance between steps in the packed panel, at least `width`.
+    pub ds: usize,
+}
+
 /// A GEMM microkernel and the cache blocking that suits it.
 #[derive(Clone, Copy)]
 pub struct Gemm<T> {
@@ -66,9 +89,9 @@ pub struct Gemm<T> {
     pub mr: usize,
     /// Columns of a tile.
     pub nr: usize,
-    /// Rows of A that stay in the second-level cache.
+    /// Rows of A packed at once, a multiple of `mr`: they stay in the second-level cache.
     pub mc: usize,
-    /// Length of the reduction handled at once: a panel of `kc` x `nr` of B stays in the first-level cache.
+    /// Length of the reduction handled at once: a panel of `kc` x `nr` of B stays near the registers.
     pub kc: usize,
     /// Columns of B packed at once.
     pub nc: usize,
@@ -78,6 +101,11 @@ pub struct Gemm<T> {
     /// Every element the formula of [`Tile`] names is readable (A, B, bias) or writable (C), and C overlaps none of
     /// the others; `m <= mr` and `n <= nr`.
     pub tile: unsafe fn(&Tile<T>),
+    /// Packs one panel.
+    ///
+    /// # Safety
+    /// Every element the formula of [`Panel`] names is readable (src) or writable (dst), and the two do not overlap.
+    pub pack: unsafe fn(&Panel<T>),
 }
 
 /// The settings of one AdamW step (Loshchilov and Hutter, "Decoupled weight decay regularization", algorithm 2).
@@ -99,6 +127,15 @@ pub struct AdamwStep<T> {
     pub correction2: T,
 }
 
+/// Gather-and-sum of rows stored in `S`, widened to `T` before they are multiplied:
+/// `dst[h] = init[h] + sum over j < len of weights[j] * table[index[j] * ld + h]` for h < n, j rising; `init` may be
+/// null (zeros) or `dst` (in place); the sum is one chain that begins at `init`. Arguments: len, index, weights, table,
+/// ld, n, init, dst. Serves the token bag forward (table = embedding) and, over the transposed bags, its gradient (table
+/// = gradient of the output).
+///
+/// A kernel may prefetch the rows of `index` ahead of their turn: it reads no index beyond `len`.
+pub type GatherSum<T, S> = unsafe fn(usize, *const u32, *const T, *const S, usize, usize, *const T, *mut T);
+
 /// One function pointer per operation, for one element type.
 ///
 /// # Safety
@@ -108,28 +145,27 @@ pub struct AdamwStep<T> {
 pub struct Ops<T> {
     /// Matrix product.
     pub gemm: Gemm<T>,
-    /// `dst[h] = init[h] + sum over j < len of weights[j] * table[index[j] * ld + h]` for h < n, j rising; `init` may
-    /// be null (zeros) or `dst` (in place); the sum is one chain that begins at `init`. Arguments: len, index, weights, table, ld, n, init, dst. Serves the token bag forward (table =
-    /// embedding) and, over the transposed bags, its gradient (table = gradient of the output).
-    pub gather_sum: unsafe fn(usize, *const u32, *const T, *const T, usize, usize, *const T, *mut T),
-    /// The dot product of two bags with strictly rising tokens: na, tokens a, weights a, nb, tokens b, weights b.
-    pub bag_dot: unsafe fn(usize, *const u32, *const T, usize, *const u32, *const T) -> T,
+    /// See [`GatherSum`].
+    pub gather_sum: GatherSum<T, T>,
     /// `dst[i] = max(src[i], 0)`; NaN gives 0 or NaN. Arguments: n, src, dst.
     pub relu: unsafe fn(usize, *const T, *mut T),
-    /// In place `d[i] = 0 where a[i] <= 0`, with `a` the ReLU's output: its derivative at 0 is 0. Arguments: n, a, d.
-    pub relu_mask: unsafe fn(usize, *const T, *mut T),
-    /// Softmax cross-entropy of one row of n logits z against class t:
-    /// `p = softmax(z)`, `dz[i] = scale * (p[i] - [i = t])`; returns `ln sum exp(z) - z[t]` (unscaled).
-    /// Shifted by the largest logit, so finite logits never overflow. `dz` may be `z` (in place).
-    /// Arguments: n, z, t, scale, p, dz. Tolerance: `4 eps (1 + |z|max)` and, because n exponentials are summed, `n eps`
-    /// more in the loss and `n eps p[i]` more in p.
-    pub softmax_xent: unsafe fn(usize, *const T, usize, T, *mut T, *mut T) -> T,
-    /// The R-operator of that gradient (Pearlmutter, "Fast exact multiplication by the Hessian", 1994):
-    /// `rdz[i] = scale * p[i] * (rz[i] - sum over j of p[j] rz[j])`. `rdz` may be `rz` (in place).
-    /// Arguments: n, p, rz, scale, rdz.
-    pub softmax_xent_rop: unsafe fn(usize, *const T, *const T, T, *mut T),
+    /// `dst[i] = d[i] where a[i] > 0, otherwise 0`, with `a` the ReLU's output: its derivative at 0 is 0. `dst` may be `d`
+    /// (in place). Arguments: n, a, d, dst.
+    pub relu_mask: unsafe fn(usize, *const T, *const T, *mut T),
+    /// Softmax cross-entropy of m rows of n logits, row i at `z + i * ld`, against classes t below n:
+    /// `p = softmax(z)`, `dz[j] = scale * (p[j] - [j = t])`, both without gaps; returns the sum over rows of
+    /// `ln sum exp(z) - z[t]` (unscaled). Shifted by the largest logit, so finite logits never overflow. `dz` may be `z`
+    /// (in place, then ld = n). Arguments: m, n, z, ld, t, scale, p, dz. Tolerance, a row: `4 eps (1 + |z|max)` and, because
+    /// n exponentials are summed, `n eps` more in the loss and `n eps p[j]` more in p; the losses of m rows are a sum.
+    pub softmax_xent: unsafe fn(usize, usize, *const T, usize, *const u32, T, *mut T, *mut T) -> T,
+    /// The R-operator of that gradient (Pearlmutter, "Fast exact multiplication by the Hessian", 1994), of m rows without
+    /// gaps: `rdz[i] = scale * p[i] * (rz[i] - sum over j of p[j] rz[j])`. `rdz` may be `rz` (in place).
+    /// Arguments: m, n, p, rz, scale, rdz.
+    pub softmax_xent_rop: unsafe fn(usize, usize, *const T, *const T, T, *mut T),
     /// `y[i] += alpha * x[i]`. Arguments: n, alpha, x, y.
     pub axpy: unsafe fn(usize, T, *const T, *mut T),
+    /// `y[i] = alpha * x[i] + beta * y[i]`; beta = 0 does not read y. Arguments: n, alpha, x, beta, y.
+    pub axpby: unsafe fn(usize, T, *const T, T, *mut T),
     /// `dst[j] = beta * dst[j] + alpha * sum over i < m of src[i * ld + j]`, i rising; beta = 0 does not read dst.
     /// Arguments: m, n, alpha, src, ld, beta, dst.
     pub col_sum: unsafe fn(usize, usize, T, *const T, usize, T, *mut T),
@@ -143,6 +179,16 @@ pub struct Ops<T> {
     pub adamw: unsafe fn(usize, &AdamwStep<T>, *const T, *mut T, *mut T, *mut T),
 }
 
+/// Operations on tables stored in half of an f32's bits; all arithmetic is f32. Widening is exact, so the tolerance is
+/// that of f32 on the widened table.
+#[derive(Clone, Copy)]
+pub struct HalfOps {
+    /// See [`GatherSum`].
+    pub gather_sum_f16: GatherSum<f32, f16>,
+    /// See [`GatherSum`].
+    pub gather_sum_bf16: GatherSum<f32, bf16>,
+}
+
 /// The table of one instruction set.
 #[derive(Clone, Copy)]
 pub struct Kernels {
@@ -152,4 +198,6 @@ pub struct Kernels {
     pub f32: Ops<f32>,
     /// Double precision.
     pub f64: Ops<f64>,
+    /// Tables stored in f16 and bf16.
+    pub half: HalfOps,
 }

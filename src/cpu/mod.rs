@@ -5,16 +5,26 @@ pub mod contract;
 mod scalar;
 mod threads;
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod entries;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod lanes;
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use std::sync::Arc;
 
-use crate::dtype::Element;
+use crate::dtype::{Element, Stored};
 use crate::error::{Error, Result};
-use contract::{Kernels, Ops};
+use contract::{GatherSum, Kernels, Ops};
+use half::{bf16, f16};
 
-pub(crate) use blocking::{GemmOperands, gemm, pack_len};
+pub(crate) use blocking::{GemmOperands, gemm, pack_len, part, symmetric_gemm};
 
 /// An instruction set the kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,19 +32,25 @@ pub(crate) use blocking::{GemmOperands, gemm, pack_len};
 pub enum Isa {
     /// Plain Rust: the reference.
     Scalar,
-    /// x86-64 with AVX2 and FMA.
+    /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// x86-64 with AVX-512 F, BW, DQ and VL beside all of AVX2's.
+    Avx512,
+    /// 64-bit Arm.
+    Neon,
 }
 
 impl Isa {
     /// Every instruction set, slowest first.
-    pub const ALL: [Isa; 2] = [Isa::Scalar, Isa::Avx2];
+    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon];
 
     /// The name users and reports write.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+            Isa::Neon => "neon",
         }
     }
 
@@ -49,6 +65,8 @@ impl Isa {
         match self {
             Isa::Scalar => Some(&SCALAR),
             Isa::Avx2 => avx2_kernels(),
+            Isa::Avx512 => avx512_kernels(),
+            Isa::Neon => neon_kernels(),
         }
     }
 }
@@ -56,11 +74,39 @@ impl Isa {
 #[cfg(target_arch = "x86_64")]
 fn avx2_kernels() -> Option<&'static Kernels> {
     static AVX2: Kernels = avx2::KERNELS;
-    (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(&AVX2)
+    let all = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+    all.then_some(&AVX2)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx512_kernels() -> Option<&'static Kernels> {
+    static AVX512: Kernels = avx512::KERNELS;
+    let all = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    // What it inherits needs AVX2's.
+    (all && avx2_kernels().is_some()).then_some(&AVX512)
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 fn avx2_kernels() -> Option<&'static Kernels> {
+    None
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx512_kernels() -> Option<&'static Kernels> {
+    None
+}
+
+#[cfg(target_arch = "aarch64")]
+fn neon_kernels() -> Option<&'static Kernels> {
+    static NEON: Kernels = neon::KERNELS;
+    std::arch::is_aarch64_feature_detected!("neon").then_some(&NEON)
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+fn neon_kernels() -> Option<&'static Kernels> {
     None
 }
 
@@ -79,6 +125,30 @@ impl KernelElement for f32 {
 impl KernelElement for f64 {
     fn ops(kernels: &'static Kernels) -> &'static Ops<Self> {
         &kernels.f64
+    }
+}
+
+/// A type an embedding table can be stored in beside computations in `T`, with an entry in every table.
+pub trait TableElement<T: KernelElement>: Stored<T> {
+    /// This type's gather-and-sum.
+    fn gather_sum(kernels: &'static Kernels) -> GatherSum<T, Self>;
+}
+
+impl<T: KernelElement> TableElement<T> for T {
+    fn gather_sum(kernels: &'static Kernels) -> GatherSum<T, T> {
+        T::ops(kernels).gather_sum
+    }
+}
+
+impl TableElement<f32> for f16 {
+    fn gather_sum(kernels: &'static Kernels) -> GatherSum<f32, f16> {
+        kernels.half.gather_sum_f16
+    }
+}
+
+impl TableElement<f32> for bf16 {
+    fn gather_sum(kernels: &'static Kernels) -> GatherSum<f32, bf16> {
+        kernels.half.gather_sum_bf16
     }
 }
 
@@ -111,6 +181,17 @@ impl Cpu {
         Ok(Self { kernels: isa.kernels().ok_or_else(absent)?, threads: 1, pool: None })
     }
 
+    /// The table of that name, or the fastest where none is named: what a program's user may ask for. Fails for an unknown
+    /// name and where the machine lacks the instructions.
+    pub fn named(isa: Option<&str>) -> Result<Self> {
+        let Some(name) = isa else { return Ok(Self::new()) };
+        let unknown = || {
+            let names = Isa::ALL.map(Isa::name).join(", ");
+            Error::Isa { name: name.to_string(), detail: format!("unknown; there are {names}") }
+        };
+        Self::with_isa(Isa::from_name(name).ok_or_else(unknown)?)
+    }
+
     /// The same kernels on `threads` threads. Fails for 0 or where the system gives no threads.
     pub fn threads(self, threads: usize) -> Result<Self> {
         if threads == 0 {
@@ -134,6 +215,11 @@ impl Cpu {
     /// On how many threads work is spread.
     pub fn thread_count(&self) -> usize {
         self.threads
+    }
+
+    /// The table.
+    pub(crate) fn kernels(&self) -> &'static Kernels {
+        self.kernels
     }
 
     /// The operations for one element type.

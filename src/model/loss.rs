@@ -110,10 +110,7 @@ pub(crate) fn loss_gradient<T: KernelElement>(
     let mut loss = T::ZERO;
     match *targets {
         Targets::Classes(labels) => {
-            let rows = saved.chunks_exact_mut(c).zip(dout.chunks_exact_mut(c));
-            for (i, (&label, (p, dz))) in labels.iter().zip(rows).enumerate() {
-                loss += lane.softmax_xent(out.row(i), label as usize, scale, p, dz)?;
-            }
+            loss = lane.softmax_xent_rows(out, labels, scale, &mut saved[..n * c], &mut dout[..n * c])?;
         }
         Targets::Lists { offsets, positives, base } => {
             // The score column lies without gaps, so a list of scores is a row of logits.
@@ -151,12 +148,9 @@ pub(crate) fn loss_rop<T: KernelElement>(
     saved: &mut [T],
     rout: &mut [T],
 ) -> Result<()> {
-    let c = out.cols();
+    let (n, c) = (out.rows(), out.cols());
     match *targets {
-        Targets::Classes(_) => saved
-            .chunks_exact(c)
-            .zip(rout.chunks_exact_mut(c))
-            .try_for_each(|(p, r)| lane.softmax_xent_rop(p, scale, r)),
+        Targets::Classes(_) => lane.softmax_xent_rop_rows(c, &saved[..n * c], scale, &mut rout[..n * c]),
         Targets::Lists { offsets, base, .. } => offsets.windows(2).try_for_each(|w| {
             let list = w[0] - base..w[1] - base;
             lane.softmax_xent_rop(&saved[list.clone()], scale, &mut rout[list])

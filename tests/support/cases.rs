@@ -1,4 +1,4 @@
-//! The cases each kernel is tried at, listed once: sizes around every tile edge (4x8, 6x16, 6x8) and cache block,
+//! The cases each kernel is tried at, listed once: sizes around every tile edge (4x8, 6x16, 6x8, 14x32, 14x16) and cache block,
 //! tails, empty operands, wide leading dimensions, unaligned starts, and values at the ends of the number range.
 //! The conformance tests walk the lists; the differential fuzzer makes cases of the same types from its bytes.
 
@@ -77,12 +77,33 @@ pub fn products() -> Vec<ProductCase> {
             }
         }
     }
-    // Empty results, the packing threshold (64 rows), the row and column blocks (64, 96, 192; 256, 512).
-    for (m, n, k) in [(0, 5, 3), (5, 0, 3), (63, 17, 20), (64, 17, 257), (65, 33, 3), (97, 9, 30), (193, 18, 7)] {
+    // Every number of rows up to two tiles of 14, and every number of columns up to three vectors of 16.
+    for m in 1..=29 {
+        push(m, 34, 6, Fill::Normal);
+    }
+    for n in 1..=49 {
+        push(15, n, 7, Fill::Normal);
+    }
+    // Every tail of a transposition: of the columns of B and of the steps.
+    for n in [2, 3, 15, 31] {
+        for k in 1..=18 {
+            push(2, n, k, Fill::Normal);
+        }
+    }
+    // Empty results; where packing begins (48 rows, 192 columns); the row blocks (64, 96, 126, 192, 252).
+    for (m, n, k) in [(0, 5, 3), (5, 0, 3), (47, 17, 20), (48, 33, 257), (65, 33, 3), (97, 9, 30), (193, 18, 7)] {
         push(m, n, k, Fill::Normal);
     }
-    for (m, n, k) in [(7, 257, 3), (3, 513, 258), (64, 515, 5), (2, 520, 0)] {
+    for (m, n, k) in [(1, 192, 40), (13, 191, 9), (29, 192, 258), (127, 17, 3), (251, 5, 4), (253, 33, 6)] {
         push(m, n, k, Fill::Normal);
+    }
+    // The column blocks (256, 512, 1024) and the blocks of steps (256, 384, 512).
+    for (m, n, k) in [(7, 257, 3), (3, 513, 258), (64, 515, 5), (2, 520, 0), (2, 1023, 2), (3, 1025, 5), (50, 1030, 3)]
+    {
+        push(m, n, k, Fill::Normal);
+    }
+    for k in [383, 384, 385, 511, 512, 513, 769] {
+        push(15, 17, k, Fill::Normal);
     }
     for fill in [Fill::Denormal, Fill::Special] {
         for (m, n, k) in [(5, 9, 3), (7, 17, 300), (13, 33, 40)] {
@@ -101,18 +122,17 @@ pub struct RowCase {
     pub fill: Fill,
 }
 
-/// Every length up to 257, all offsets from 1 to 7 taking turns, and for each kind of numbers.
+/// Every length up to 257 at every offset from 0 to 15, the kinds of numbers taking turns.
 pub fn rows() -> Vec<RowCase> {
     let fills = [Fill::Normal, Fill::Denormal, Fill::Special];
-    let each = |n: usize| {
-        fills.map(|fill| RowCase {
-            seed: (1000 * n) as u64 + fill as u64,
-            n,
-            offset: 1 + (n + fill as usize) % 7,
-            fill,
-        })
-    };
-    (0..=257).flat_map(each).collect()
+    let each = |i: usize| RowCase { seed: i as u64, n: i / 16, offset: i % 16, fill: fills[(i / 16 + i) % 3] };
+    (0..258 * 16).map(each).collect()
+}
+
+/// Blocks of logits: rows, classes, gap between the rows. Row lengths around every register and number of registers.
+pub fn softmax_blocks() -> Vec<(usize, usize, usize)> {
+    let classes = (1..=33).chain([47, 48, 49, 63, 64, 65, 127, 128, 129, 200]);
+    classes.flat_map(|n| [0, 1, 2, 7, 300].map(|m| (m, n, (m + n) % 3))).collect()
 }
 
 /// The kinds of logits softmax cross-entropy is tried at.

@@ -157,6 +157,20 @@ pub fn product_cut_anywhere<T: KernelElement>(tables: &mut Tables<T>, case: &Pro
     }
 }
 
+/// `a a^T + 1` has the bits of the product that does not know its operands are equal.
+pub fn symmetric_gram<T: KernelElement>(tables: &mut Tables<T>, seed: u64, m: usize, k: usize) {
+    let mut rng = Rng::new(seed, 0, 0, Purpose::Data);
+    let a = Padded::<T>::matrix(m, k, m % 3, 1 + m % 5, || rng.normal());
+    for (isa, lane) in &mut tables.lanes {
+        let what = label::<T>(*isa, 1, "gram_symmetric", &(seed, m, k));
+        let [mut general, mut symmetric] = [0, 1].map(|_| Padded::<T>::matrix(m, m, m % 4, 3, || f64::NAN));
+        lane.gram(a.view(), a.view(), general.view_mut()).unwrap();
+        lane.gram_symmetric(a.view(), symmetric.view_mut()).unwrap();
+        symmetric.assert_frame(&what);
+        assert!(symmetric.bits() == general.bits(), "{what}: other bits than the general product");
+    }
+}
+
 /// Rows and columns of the result, from those parts of the operands they depend on.
 fn part<T: KernelElement>(
     lane: &mut Lane<T>,

@@ -18,7 +18,7 @@ fn rounded<T: Element>(x: f64) -> f64 {
 
 fn draw_row<T: Element>(case: &RowCase, which: u64) -> Padded<T> {
     let mut rng = Rng::new(case.seed, which, 0, Purpose::Data);
-    Padded::row(case.n, (case.offset + which as usize * 3) % 8, || case.fill.draw(&mut rng))
+    Padded::row(case.n, (case.offset + which as usize * 3) % 16, || case.fill.draw(&mut rng))
 }
 
 /// Runs `f(lane, range)` on the whole row and again in two parts, compares the outputs with the truth and with each
@@ -70,6 +70,33 @@ pub fn relu_mask<T: KernelElement>(tables: &mut Tables<T>, case: &RowCase) {
     whole_and_cut(tables, "relu_mask", case, &[d], &[wanted], |lane, r, out| {
         lane.relu_mask(&a.slice()[r.clone()], &mut out[0].slice_mut()[r]).unwrap();
     });
+}
+
+/// The same into another place.
+pub fn relu_mask_to<T: KernelElement>(tables: &mut Tables<T>, case: &RowCase) {
+    let (a, d) = (draw_row::<T>(case, 0), draw_row::<T>(case, 1));
+    let pairs = a.values().into_iter().zip(d.values());
+    let wanted = pairs.map(|(a, d)| Wanted::exactly(if a > 0.0 { d } else { 0.0 })).collect();
+    let dst = Padded::<T>::row(case.n, case.offset, || f64::NAN);
+    whole_and_cut(tables, "relu_mask_to", case, &[dst], &[wanted], |lane, r, out| {
+        lane.relu_mask_to(&a.slice()[r.clone()], &d.slice()[r.clone()], &mut out[0].slice_mut()[r]).unwrap();
+    });
+}
+
+/// `y = alpha x + beta y`, and over NaN with beta = 0.
+pub fn axpby<T: KernelElement>(tables: &mut Tables<T>, case: &RowCase) {
+    let (x, y) = (draw_row::<T>(case, 0), draw_row::<T>(case, 1));
+    let nan = Padded::<T>::row(case.n, case.offset, || f64::NAN);
+    let alpha = rounded::<T>(-0.3);
+    for (beta, y) in [(0.7, &y), (0.0, &nan)] {
+        let beta = rounded::<T>(beta);
+        let one = |(x, y)| truth::product(precision::<T>(), [(alpha, x)].into_iter(), 1.0, beta, y, None);
+        let wanted = x.values().into_iter().zip(y.values()).map(one).collect();
+        whole_and_cut(tables, "axpby", case, std::slice::from_ref(y), &[wanted], |lane, r, out| {
+            let (alpha, beta) = (T::from_f64(alpha), T::from_f64(beta));
+            lane.axpby(alpha, &x.slice()[r.clone()], beta, &mut out[0].slice_mut()[r]).unwrap();
+        });
+    }
 }
 
 /// `y += alpha x`.

@@ -5,14 +5,23 @@ pub mod cases;
 pub mod check_product;
 pub mod check_rows;
 pub mod check_sums;
+#[cfg(target_os = "linux")]
+pub mod guarded;
 pub mod oracle;
 pub mod padded;
 pub mod tables;
 pub mod truth;
 
+use metaglot::cpu::Cpu;
 use metaglot::meta::{BatchTargets, EpisodeSet, Inputs, MetaBatch};
 use metaglot::model::{InputKind, MlpShape, Params};
 use metaglot::{Bags, Element, MatRef, Purpose, Rng};
+
+/// The kernels a test runs on: the fastest, or those that `METAGLOT_ISA` names.
+pub fn cpu() -> Cpu {
+    let name = std::env::var("METAGLOT_ISA").ok();
+    Cpu::named(name.as_deref()).unwrap_or_else(|error| panic!("METAGLOT_ISA: {error}"))
+}
 
 /// Which loss a random problem uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

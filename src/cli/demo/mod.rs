@@ -96,7 +96,7 @@ impl Demo {
     pub(super) fn run(&self, out: &mut dyn Write) -> Result<()> {
         let report = self.clear()?;
         let threads = if self.threads == 0 { train::num_threads() } else { self.threads };
-        let cpu = Cpu::new().threads(threads)?;
+        let cpu = crate::cli::cpu()?.threads(threads)?;
         let stage = Stage { folder: self.out.clone(), seed: self.seed, threads, cpu };
         let mut rows = classify::run(&stage)?;
         rows.extend(translate::run(&stage)?);

@@ -9,16 +9,21 @@
 
 use std::arch::x86_64::*;
 
+use super::pack;
 use crate::cpu::contract::{Gemm, Tile};
 
 /// Single precision, 6 x 16: a 256 x 16 panel of B takes 16 KiB of the first-level cache.
 pub const F32_6X16: Gemm<f32> =
-    Gemm { name: "f32_gemm_6x16", mr: 6, nr: 16, mc: 192, kc: 256, nc: 512, tile: f32_tile };
+    Gemm { name: "f32_gemm_6x16", mr: 6, nr: 16, mc: 192, kc: 256, nc: 1024, tile: f32_tile, pack: pack::f32_pack };
 /// Double precision, 6 x 8.
-pub const F64_6X8: Gemm<f64> = Gemm { name: "f64_gemm_6x8", mr: 6, nr: 8, mc: 96, kc: 256, nc: 256, tile: f64_tile };
+pub const F64_6X8: Gemm<f64> =
+    Gemm { name: "f64_gemm_6x8", mr: 6, nr: 8, mc: 96, kc: 256, nc: 512, tile: f64_tile, pack: pack::f64_pack };
+
+/// Steps from which on C is asked for before the sums begin: below, asking takes longer than it saves.
+const FAR: usize = 64;
 
 macro_rules! tiles {
-    ($t:ty, $dispatch:ident, $rows:ident, $lanes:literal, $vector:ty, $mask:ident, $zero:ident, $broadcast:ident,
+    ($t:ty, $dispatch:ident, $rows:ident, $sum:ident, $lanes:literal, $vector:ty, $mask:ident, $zero:ident, $broadcast:ident,
      $load:ident, $maskload:ident, $store:ident, $maskstore:ident, $fma:ident, $mul:ident, $add:ident, $max:ident) => {
         /// # Safety
         /// AVX2 and FMA are there; see [`Gemm::tile`].
@@ -44,6 +49,44 @@ macro_rules! tiles {
             }
         }
 
+        /// The sums of a tile; `a_rs` is the tile's, by value so that it may be a constant; `full`: no column is cut.
+        ///
+        /// # Safety
+        /// As the tile's function.
+        #[inline]
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn $sum<const M: usize, const V: usize>(
+            t: &Tile<$t>,
+            a_rs: usize,
+            full: bool,
+            last: __m256i,
+            acc: &mut [[$vector; V]; M],
+        ) {
+            let mut sums = *acc;
+            let (mut a, mut b) = (t.a, t.b);
+            for _ in 0..t.k {
+                let mut row = [$zero(); V];
+                for v in 0..V {
+                    // SAFETY: p < k; the mask reads only columns below n.
+                    unsafe {
+                        let src = b.add(v * $lanes);
+                        row[v] = if full || v + 1 < V { $load(src) } else { $maskload(src, last) };
+                    }
+                }
+                for i in 0..M {
+                    // SAFETY: i < m and p < k.
+                    let x = $broadcast(unsafe { &*a.add(i * a_rs) });
+                    for v in 0..V {
+                        sums[i][v] = $fma(x, row[v], sums[i][v]);
+                    }
+                }
+                // Behind the last step these point outside, and are not read.
+                a = a.wrapping_add(t.a_cs);
+                b = b.wrapping_add(t.b_rs);
+            }
+            *acc = sums;
+        }
+
         /// A tile of `M` rows and at most `V` vectors of columns.
         ///
         /// # Safety
@@ -53,24 +96,21 @@ macro_rules! tiles {
             let full = t.n == V * $lanes;
             let last = $mask(t.n - (V - 1) * $lanes);
             let mut acc = [[$zero(); V]; M];
-            let (mut a, mut b) = (t.a, t.b);
-            // SAFETY: p < k, i < M = m; whole vectors of B are read where all their columns are below n, otherwise the
-            // mask reads only those below n. Pointers past the last step are formed but not read.
+            // SAFETY: p < k, i < M = m; whole vectors are read and written where all their columns are below n,
+            // otherwise the mask covers only those below n.
             unsafe {
-                for _ in 0..t.k {
-                    let mut row = [$zero(); V];
-                    for v in 0..V {
-                        let src = b.add(v * $lanes);
-                        row[v] = if full || v + 1 < V { $load(src) } else { $maskload(src, last) };
-                    }
+                if t.k >= FAR {
                     for i in 0..M {
-                        let x = $broadcast(&*a.add(i * t.a_rs));
-                        for v in 0..V {
-                            acc[i][v] = $fma(x, row[v], acc[i][v]);
-                        }
+                        _mm_prefetch::<_MM_HINT_T0>(t.c.wrapping_add(i * t.c_rs).cast());
                     }
-                    a = a.wrapping_add(t.a_cs);
-                    b = b.wrapping_add(t.b_rs);
+                }
+                // Four copies of the loop: masked loads only in tails, and with neighbouring rows every broadcast has
+                // a constant offset.
+                match (full, t.a_rs == 1) {
+                    (true, true) => $sum::<M, V>(t, 1, true, last, &mut acc),
+                    (true, false) => $sum::<M, V>(t, t.a_rs, true, last, &mut acc),
+                    (false, true) => $sum::<M, V>(t, 1, false, last, &mut acc),
+                    (false, false) => $sum::<M, V>(t, t.a_rs, false, last, &mut acc),
                 }
                 let e = &t.epilogue;
                 let (alpha, beta) = ($broadcast(&e.alpha), $broadcast(&e.beta));
@@ -106,6 +146,7 @@ tiles!(
     f32,
     f32_tile,
     f32_rows,
+    f32_sum,
     8,
     __m256,
     f32_mask,
@@ -124,6 +165,7 @@ tiles!(
     f64,
     f64_tile,
     f64_rows,
+    f64_sum,
     4,
     __m256d,
     f64_mask,
@@ -142,13 +184,13 @@ tiles!(
 /// All bits set in the first `left` lanes of 8.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn f32_mask(left: usize) -> __m256i {
+pub(super) fn f32_mask(left: usize) -> __m256i {
     _mm256_cmpgt_epi32(_mm256_set1_epi32(left as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
 }
 
 /// All bits set in the first `left` lanes of 4.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn f64_mask(left: usize) -> __m256i {
+pub(super) fn f64_mask(left: usize) -> __m256i {
     _mm256_cmpgt_epi64(_mm256_set1_epi64x(left as i64), _mm256_setr_epi64x(0, 1, 2, 3))
 }

@@ -1,12 +1,14 @@
-//! GEMM tile, reference: one accumulator an element, the reduction in rising order.
+//! GEMM tile and packing, reference: one accumulator an element, the reduction in rising order.
 
-use crate::cpu::contract::{Gemm, Tile};
+use crate::cpu::contract::{Gemm, Panel, Tile};
 use crate::dtype::Element;
 
 /// Single precision.
-pub const F32_4X8: Gemm<f32> = Gemm { name: "f32_gemm_4x8", mr: 4, nr: 8, mc: 64, kc: 256, nc: 512, tile: tile::<f32> };
+pub const F32_4X8: Gemm<f32> =
+    Gemm { name: "f32_gemm_4x8", mr: 4, nr: 8, mc: 64, kc: 256, nc: 512, tile: tile::<f32>, pack: pack::<f32> };
 /// Double precision.
-pub const F64_4X8: Gemm<f64> = Gemm { name: "f64_gemm_4x8", mr: 4, nr: 8, mc: 64, kc: 256, nc: 256, tile: tile::<f64> };
+pub const F64_4X8: Gemm<f64> =
+    Gemm { name: "f64_gemm_4x8", mr: 4, nr: 8, mc: 64, kc: 256, nc: 256, tile: tile::<f64>, pack: pack::<f64> };
 
 /// # Safety
 /// See [`Gemm::tile`].
@@ -45,5 +47,16 @@ unsafe fn store<T: Element>(t: &Tile<T>, i: usize, j: usize, sum: T) {
             x += *e.bias.add(j);
         }
         *c = if e.relu && x <= T::ZERO { T::ZERO } else { x };
+    }
+}
+
+/// # Safety
+/// See [`Gemm::pack`].
+unsafe fn pack<T: Element>(panel: &Panel<T>) {
+    for i in 0..panel.width {
+        for p in 0..panel.k {
+            // SAFETY: i < width and p < k: both elements are valid.
+            unsafe { *panel.dst.add(p * panel.ds + i) = *panel.src.add(i * panel.rs + p * panel.ps) };
+        }
     }
 }

@@ -10,6 +10,13 @@ pub unsafe fn axpy<T: Element>(n: usize, alpha: T, x: *const T, y: *mut T) {
 }
 
 /// # Safety
+/// `n` elements of `x` are readable and of `y` writable; they do not overlap.
+pub unsafe fn axpby<T: Element>(n: usize, alpha: T, x: *const T, beta: T, y: *mut T) {
+    // SAFETY: the contract is passed on unchanged.
+    unsafe { axpby_loop::<T, false>(n, alpha, x, beta, y) }
+}
+
+/// # Safety
 /// `m` rows of `n` elements at stride `ld` of `src` are readable, `n` elements of `dst` writable.
 pub unsafe fn col_sum<T: Element>(m: usize, n: usize, alpha: T, src: *const T, ld: usize, beta: T, dst: *mut T) {
     // SAFETY: the contract is passed on unchanged.
@@ -27,6 +34,25 @@ pub unsafe fn axpy_loop<T: Element, const FMA: bool>(n: usize, alpha: T, x: *con
         unsafe {
             let (xi, yi) = (*x.add(i), *y.add(i));
             *y.add(i) = if FMA { alpha.mul_add(xi, yi) } else { alpha * xi + yi };
+        }
+    }
+}
+
+/// The loop of `axpby`, with (`FMA`) or without fused multiply-add.
+///
+/// # Safety
+/// `n` elements of `x` are readable and of `y` writable; they do not overlap.
+#[inline(always)]
+pub unsafe fn axpby_loop<T: Element, const FMA: bool>(n: usize, alpha: T, x: *const T, beta: T, y: *mut T) {
+    for i in 0..n {
+        // SAFETY: i < n.
+        unsafe {
+            let scaled = alpha * *x.add(i);
+            *y.add(i) = match beta == T::ZERO {
+                true => scaled,
+                false if FMA => beta.mul_add(*y.add(i), scaled),
+                false => beta * *y.add(i) + scaled,
+            };
         }
     }
 }

@@ -168,12 +168,11 @@ impl<T: KernelElement> Core<'_, T> {
         self.rates.subtract_head(lane, self.shape, k, T::ONE, state.head_velocity, state.phi)?;
         if self.grams.is_some() {
             let e = &mut *state.coefficient_velocity;
-            scale(mu, e);
             if delta.is_empty() {
                 let saved = saved_pass(slot.pass, self.shape, &self.support, self.sizes.n);
-                lane.axpy(T::ONE, saved.delta(self.shape), e)?;
+                lane.axpby(T::ONE, saved.delta(self.shape), mu, e)?;
             } else {
-                lane.axpy(T::ONE, delta, e)?;
+                lane.axpby(T::ONE, delta, mu, e)?;
             }
             if self.sizes.inner.decay {
                 lane.axpy(-(w + l), state.c, e)?;
@@ -253,8 +252,7 @@ impl<T: KernelElement> Core<'_, T> {
             None => (T::ONE, &mut **eps, &mut **v),
         };
         mlp::backward(lane, self.shape, state.phi, &mut saved, weight, beta, Some(v))?;
-        scale(beta, eps);
-        lane.axpy(weight, saved.delta(self.shape), eps)?;
+        lane.axpby(weight, saved.delta(self.shape), beta, eps)?;
         Ok(loss)
     }
 

@@ -102,8 +102,7 @@ impl<T: KernelElement> Core<'_, T> {
     ) -> Result<()> {
         match self.rates.single() {
             Some(rate) if !self.sizes.forms_velocities() => {
-                back.rz.fill(T::ZERO);
-                lane.axpy(rate, back.c_bar, back.rz)?;
+                lane.axpby(rate, back.c_bar, T::ZERO, back.rz)?;
                 self.hessian_product(lane, slot, mlp::Direction::Scaled(-rate), v, back.rz, back.scratch)?;
             }
             _ => {

@@ -58,15 +58,12 @@ pub(crate) fn rop<T: KernelElement>(
     if last == 1 {
         return loss_rop(lane, targets, loss_scale, matrix(saved.out, n, hidden), saved.loss, rz);
     }
-    lane.relu_mask(&saved.acts[..n * hidden], rz)?;
-    racts[..n * hidden].copy_from_slice(rz);
+    lane.relu_mask_to(&saved.acts[..n * hidden], rz, &mut racts[..n * hidden])?;
     let (scale, rw) = direction.parts(v);
     rforward(lane, shape, phi, saved, scale, rw, racts, rdeltas)?;
     let rout = &mut rdeltas[layer_start(shape, n, last)..];
     loss_rop(lane, targets, loss_scale, matrix(saved.out, n, shape.outputs()), saved.loss, rout)?;
-    rbackward(lane, shape, phi, saved, direction, v, racts, rdeltas)?;
-    rz.copy_from_slice(&rdeltas[..n * hidden]);
-    Ok(())
+    rbackward(lane, shape, phi, saved, direction, v, racts, rdeltas, rz)
 }
 
 /// Fills `racts` from its first layer on, and the last layer's tangent into its place in `rdeltas`.
@@ -88,13 +85,11 @@ fn rforward<T: KernelElement>(
         let (lower, upper) = racts.split_at_mut(start);
         let dst = if l == last { &mut rdeltas[start..] } else { &mut upper[..n * layer.outputs] };
         let (inputs, outputs) = (layer.inputs, layer.outputs);
-        for row in dst.chunks_exact_mut(outputs) {
-            row.fill(T::ZERO);
-            lane.axpy(scale, &v[layer.bias.clone()], row)?;
-        }
         let (w, rw) = (matrix(&phi[layer.weight.clone()], outputs, inputs), matrix(&v[layer.weight], outputs, inputs));
-        lane.gemm_nt(T::ONE, matrix(&lower[before..], n, inputs), w, T::ONE, matrix_mut(dst, n, outputs))?;
-        lane.gemm_nt(scale, matrix(&saved.acts[before..], n, inputs), rw, T::ONE, matrix_mut(dst, n, outputs))?;
+        // `scale` times the part that is a layer with the direction's weights comes as the old value's factor.
+        let act = matrix(&saved.acts[before..], n, inputs);
+        lane.linear(act, rw, &v[layer.bias], false, matrix_mut(dst, n, outputs))?;
+        lane.gemm_nt(T::ONE, matrix(&lower[before..], n, inputs), w, scale, matrix_mut(dst, n, outputs))?;
         if l < last {
             lane.relu_mask(&saved.acts[start..][..n * outputs], dst)?;
         }
@@ -102,7 +97,7 @@ fn rforward<T: KernelElement>(
     Ok(())
 }
 
-/// Fills `rdeltas` downwards from its last layer and adds the head's part of the product to `v`. A layer's direction
+/// Fills `rdeltas` downwards from its last layer, `rz` in the first layer's place, and adds the head's part of the product to `v`. A layer's direction
 /// is read for the last time before its product is added, so both can live in `v`.
 #[expect(clippy::too_many_arguments, reason = "values, direction and scratch of one pass")]
 fn rbackward<T: KernelElement>(
@@ -114,6 +109,7 @@ fn rbackward<T: KernelElement>(
     v: &mut [T],
     racts: &[T],
     rdeltas: &mut [T],
+    rz: &mut [T],
 ) -> Result<()> {
     let n = saved.n;
     for layer in shape.head_layers().rev() {
@@ -123,7 +119,7 @@ fn rbackward<T: KernelElement>(
         let (lower, upper) = rdeltas.split_at_mut(start);
         let (delta, rdelta) = (matrix(&saved.deltas[start..], n, outputs), matrix(upper, n, outputs));
         let (act, ract) = (&saved.acts[before..start], matrix(&racts[before..], n, inputs));
-        let below = &mut lower[before..];
+        let below = if l == 2 { &mut *rz } else { &mut lower[before..] };
         let w = matrix(&phi[layer.weight.clone()], outputs, inputs);
         let (scale, rw) = direction.parts(v);
         let rw = matrix(&rw[layer.weight.clone()], outputs, inputs);

@@ -1,0 +1,192 @@
+//! GEMM tiles for AVX-512: 14 rows by two vectors.
+//!
+//! 28 accumulators + 2 vectors of B + 1 broadcast of A = 31 of 32 zmm registers; 28 FMAs per 2 loads and 14
+//! broadcasts. Two FMAs issue a cycle, two loads too: 14 cycles of the one beside 8 of the other, so operands may come
+//! from the second-level cache or lie across cache lines without slowing the sums. Rejected: 9x48, which has 27 chains
+//! but 12 loads a 13.5 cycles, and 28x16, whose 29 loads take longer than its 28 FMAs.
+//!
+//! Tails: rows are a constant of the compiled tile (1 to 14), columns are masked loads and stores, one vector wide where
+//! one suffices. Every element sees the same operations in the same order in any tile.
+
+use std::arch::x86_64::*;
+
+use super::pack;
+use crate::cpu::contract::{Gemm, Tile};
+
+/// Single precision, 14 x 32.
+pub const F32_14X32: Gemm<f32> =
+    Gemm { name: "f32_gemm_14x32", mr: 14, nr: 32, mc: 252, kc: 256, nc: 1024, tile: f32_tile, pack: pack::f32_pack };
+/// Double precision, 14 x 16.
+pub const F64_14X16: Gemm<f64> =
+    Gemm { name: "f64_gemm_14x16", mr: 14, nr: 16, mc: 126, kc: 256, nc: 512, tile: f64_tile, pack: pack::f64_pack };
+
+/// Steps from which on C is asked for before the sums begin: below, asking takes longer than it saves.
+const FAR: usize = 64;
+
+macro_rules! tiles {
+    ($t:ty, $dispatch:ident, $rows:ident, $sum:ident, $lanes:literal, $vector:ty, $mask:ty, $zero:ident, $broadcast:ident, $maskload:ident,
+     $maskstore:ident, $fma:ident, $mul:ident, $add:ident, $max:ident) => {
+        /// # Safety
+        /// AVX-512 is there; see [`Gemm::tile`].
+        unsafe fn $dispatch(t: &Tile<$t>) {
+            // SAFETY: the contract is passed on unchanged; the row count given is `t.m`.
+            unsafe {
+                if t.n > $lanes {
+                    match t.m {
+                        14 => $rows::<14, 2>(t),
+                        13 => $rows::<13, 2>(t),
+                        12 => $rows::<12, 2>(t),
+                        11 => $rows::<11, 2>(t),
+                        10 => $rows::<10, 2>(t),
+                        9 => $rows::<9, 2>(t),
+                        8 => $rows::<8, 2>(t),
+                        7 => $rows::<7, 2>(t),
+                        6 => $rows::<6, 2>(t),
+                        5 => $rows::<5, 2>(t),
+                        4 => $rows::<4, 2>(t),
+                        3 => $rows::<3, 2>(t),
+                        2 => $rows::<2, 2>(t),
+                        1 => $rows::<1, 2>(t),
+                        _ => debug_assert_eq!(t.m, 0, "a tile has at most 14 rows"),
+                    }
+                } else {
+                    match t.m {
+                        14 => $rows::<14, 1>(t),
+                        13 => $rows::<13, 1>(t),
+                        12 => $rows::<12, 1>(t),
+                        11 => $rows::<11, 1>(t),
+                        10 => $rows::<10, 1>(t),
+                        9 => $rows::<9, 1>(t),
+                        8 => $rows::<8, 1>(t),
+                        7 => $rows::<7, 1>(t),
+                        6 => $rows::<6, 1>(t),
+                        5 => $rows::<5, 1>(t),
+                        4 => $rows::<4, 1>(t),
+                        3 => $rows::<3, 1>(t),
+                        2 => $rows::<2, 1>(t),
+                        1 => $rows::<1, 1>(t),
+                        _ => debug_assert_eq!(t.m, 0, "a tile has at most 14 rows"),
+                    }
+                }
+            }
+        }
+
+        /// The sums of a tile; `a_rs` is the tile's, by value so that it may be a constant.
+        ///
+        /// # Safety
+        /// As the tile's function.
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        unsafe fn $sum<const M: usize, const V: usize>(
+            t: &Tile<$t>,
+            a_rs: usize,
+            masks: [$mask; V],
+            acc: &mut [[$vector; V]; M],
+        ) {
+            let mut sums = *acc;
+            let (mut a, mut b) = (t.a, t.b);
+            for _ in 0..t.k {
+                let mut row = [$zero(); V];
+                for v in 0..V {
+                    // SAFETY: p < k; the mask reads only columns below n.
+                    row[v] = unsafe { $maskload(masks[v], b.wrapping_add(v * $lanes)) };
+                }
+                for i in 0..M {
+                    // SAFETY: i < m and p < k.
+                    let x = $broadcast(unsafe { *a.add(i * a_rs) });
+                    for v in 0..V {
+                        sums[i][v] = $fma(x, row[v], sums[i][v]);
+                    }
+                }
+                // Behind the last step these point outside, and are not read.
+                a = a.wrapping_add(t.a_cs);
+                b = b.wrapping_add(t.b_rs);
+            }
+            *acc = sums;
+        }
+
+        /// A tile of `M` rows and at most `V` vectors of columns.
+        ///
+        /// # Safety
+        /// AVX-512 is there; see [`Gemm::tile`]; `t.m == M` and `t.n` lies above `V - 1` vectors and not above `V`.
+        #[target_feature(enable = "avx512f")]
+        unsafe fn $rows<const M: usize, const V: usize>(t: &Tile<$t>) {
+            let mut masks = [<$mask>::MAX; V];
+            masks[V - 1] = <$mask>::MAX >> (V * $lanes - t.n);
+            let mut acc = [[$zero(); V]; M];
+            // SAFETY: p < k, i < M = m; the masks read and write only columns below n.
+            unsafe {
+                if t.k >= FAR {
+                    for i in 0..M {
+                        for v in 0..V {
+                            _mm_prefetch::<_MM_HINT_T0>(t.c.wrapping_add(i * t.c_rs + v * $lanes).cast());
+                        }
+                    }
+                }
+                // Two copies of the loop: with neighbouring rows every broadcast has a constant offset.
+                if t.a_rs == 1 {
+                    $sum::<M, V>(t, 1, masks, &mut acc);
+                } else {
+                    $sum::<M, V>(t, t.a_rs, masks, &mut acc);
+                }
+                let e = &t.epilogue;
+                let (alpha, beta) = ($broadcast(e.alpha), $broadcast(e.beta));
+                for v in 0..V {
+                    let mut bias = $zero();
+                    if !e.bias.is_null() {
+                        bias = $maskload(masks[v], e.bias.wrapping_add(v * $lanes));
+                    }
+                    for i in 0..M {
+                        let c = t.c.wrapping_add(i * t.c_rs + v * $lanes);
+                        let mut x = $mul(alpha, acc[i][v]);
+                        if e.beta != 0.0 {
+                            x = $fma(beta, $maskload(masks[v], c), x);
+                        }
+                        if !e.bias.is_null() {
+                            x = $add(x, bias);
+                        }
+                        if e.relu {
+                            x = $max($zero(), x);
+                        }
+                        $maskstore(c, masks[v], x);
+                    }
+                }
+            }
+        }
+    };
+}
+
+tiles!(
+    f32,
+    f32_tile,
+    f32_rows,
+    f32_sum,
+    16,
+    __m512,
+    __mmask16,
+    _mm512_setzero_ps,
+    _mm512_set1_ps,
+    _mm512_maskz_loadu_ps,
+    _mm512_mask_storeu_ps,
+    _mm512_fmadd_ps,
+    _mm512_mul_ps,
+    _mm512_add_ps,
+    _mm512_max_ps
+);
+tiles!(
+    f64,
+    f64_tile,
+    f64_rows,
+    f64_sum,
+    8,
+    __m512d,
+    __mmask8,
+    _mm512_setzero_pd,
+    _mm512_set1_pd,
+    _mm512_maskz_loadu_pd,
+    _mm512_mask_storeu_pd,
+    _mm512_fmadd_pd,
+    _mm512_mul_pd,
+    _mm512_add_pd,
+    _mm512_max_pd
+);

@@ -1,0 +1,167 @@
+//! The registers of AVX-512. A row's tail is loaded and stored under a mask register, so it costs what a whole vector does.
+
+use std::arch::x86_64::*;
+
+use crate::cpu::lanes::Lanes;
+
+impl Lanes for __m512 {
+    type T = f32;
+    const N: usize = 16;
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(src: *const f32) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_loadu_ps(src) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(src: *const f32, left: usize, rest: f32) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(rest), __mmask16::MAX >> (16 - left), src) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, dst: *mut f32) {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_storeu_ps(dst, self) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, dst: *mut f32, left: usize) {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_mask_storeu_ps(dst, __mmask16::MAX >> (16 - left), self) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, b: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_add_ps(self, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub(self, b: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_sub_ps(self, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul(self, b: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_mul_ps(self, b) }
+    }
+    #[inline(always)]
+    unsafe fn fma(self, b: Self, c: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_fmadd_ps(self, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn max(self, x: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_max_ps(self, x) }
+    }
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_roundscale_ps::<_MM_FROUND_TO_NEAREST_INT>(self) }
+    }
+    #[inline(always)]
+    unsafe fn times_power_of_two(self, n: Self, x: Self, floor: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, floor), self, n) }
+    }
+    #[inline(always)]
+    unsafe fn less_one_at(self, lane: usize) -> Self {
+        let hit = if lane < 16 { 1 << lane } else { 0 };
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_mask_sub_ps(self, hit, self, _mm512_set1_ps(1.0)) }
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_reduce_add_ps(self) }
+    }
+    #[inline(always)]
+    unsafe fn largest(self) -> f32 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_reduce_max_ps(self) }
+    }
+}
+
+impl Lanes for __m512d {
+    type T = f64;
+    const N: usize = 8;
+    #[inline(always)]
+    unsafe fn splat(x: f64) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_set1_pd(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(src: *const f64) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_loadu_pd(src) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(src: *const f64, left: usize, rest: f64) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_mask_loadu_pd(_mm512_set1_pd(rest), __mmask8::MAX >> (8 - left), src) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, dst: *mut f64) {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_storeu_pd(dst, self) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, dst: *mut f64, left: usize) {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_mask_storeu_pd(dst, __mmask8::MAX >> (8 - left), self) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, b: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_add_pd(self, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub(self, b: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_sub_pd(self, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul(self, b: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_mul_pd(self, b) }
+    }
+    #[inline(always)]
+    unsafe fn fma(self, b: Self, c: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_fmadd_pd(self, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn max(self, x: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_max_pd(self, x) }
+    }
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_roundscale_pd::<_MM_FROUND_TO_NEAREST_INT>(self) }
+    }
+    #[inline(always)]
+    unsafe fn times_power_of_two(self, n: Self, x: Self, floor: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_maskz_scalef_pd(_mm512_cmp_pd_mask::<_CMP_NLT_UQ>(x, floor), self, n) }
+    }
+    #[inline(always)]
+    unsafe fn less_one_at(self, lane: usize) -> Self {
+        let hit = if lane < 8 { 1 << lane } else { 0 };
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_mask_sub_pd(self, hit, self, _mm512_set1_pd(1.0)) }
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> f64 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_reduce_add_pd(self) }
+    }
+    #[inline(always)]
+    unsafe fn largest(self) -> f64 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_reduce_max_pd(self) }
+    }
+}

@@ -1,0 +1,145 @@
+//! Packing of GEMM panels for AVX-512.
+//!
+//! A transposition takes 16 rows by 4 columns of f32 at a time (8 by 2 of f64): 16-byte pieces of rows r, r + 4, r + 8,
+//! r + 12 are loaded straight into the four quarters of vector r, by masked broadcast loads, which need no shuffle
+//! port. What is left is a 4 x 4 transposition inside each quarter: 8 shuffles for 64 elements beside 16 loads, where the
+//! 16 x 16 network takes 16.
+
+use std::arch::x86_64::*;
+
+use crate::cpu::avx2;
+use crate::cpu::contract::Panel;
+
+/// # Safety
+/// AVX-512 is there; see [`Gemm::pack`](crate::cpu::contract::Gemm::pack).
+pub unsafe fn f32_pack(panel: &Panel<f32>) {
+    // SAFETY: the contract is passed on unchanged.
+    unsafe {
+        if panel.rs == 1 {
+            f32_copy(panel);
+        } else if panel.width <= 8 {
+            (avx2::KERNELS.f32.gemm.pack)(panel);
+        } else {
+            f32_transpose(panel);
+        }
+    }
+}
+
+/// # Safety
+/// AVX-512 is there; see [`Gemm::pack`](crate::cpu::contract::Gemm::pack).
+pub unsafe fn f64_pack(panel: &Panel<f64>) {
+    // SAFETY: the contract is passed on unchanged.
+    unsafe {
+        if panel.rs == 1 {
+            f64_copy(panel);
+        } else if panel.width <= 4 {
+            (avx2::KERNELS.f64.gemm.pack)(panel);
+        } else {
+            f64_transpose(panel);
+        }
+    }
+}
+
+macro_rules! copy {
+    ($t:ty, $copy:ident, $lanes:literal, $mask:ty, $maskload:ident, $maskstore:ident) => {
+        /// # Safety
+        /// As the packing function, with `rs` = 1.
+        #[target_feature(enable = "avx512f")]
+        unsafe fn $copy(panel: &Panel<$t>) {
+            for i in (0..panel.width).step_by($lanes) {
+                let mask = <$mask>::MAX >> ($lanes - (panel.width - i).min($lanes));
+                for p in 0..panel.k {
+                    // SAFETY: the mask covers only elements below the width.
+                    unsafe {
+                        let x = $maskload(mask, panel.src.add(p * panel.ps + i));
+                        $maskstore(panel.dst.add(p * panel.ds + i), mask, x);
+                    }
+                }
+            }
+        }
+    };
+}
+
+copy!(f32, f32_copy, 16, __mmask16, _mm512_maskz_loadu_ps, _mm512_mask_storeu_ps);
+copy!(f64, f64_copy, 8, __mmask8, _mm512_maskz_loadu_pd, _mm512_mask_storeu_pd);
+
+/// # Safety
+/// As [`f32_pack`], with `ps` = 1.
+#[target_feature(enable = "avx512f")]
+unsafe fn f32_transpose(panel: &Panel<f32>) {
+    for i in (0..panel.width).step_by(16) {
+        let rows = (panel.width - i).min(16);
+        let mask = __mmask16::MAX >> (16 - rows);
+        // Rows behind the last are read as the last and not stored.
+        let row = |r: usize| panel.src.wrapping_add((i + r.min(rows - 1)) * panel.rs);
+        let whole = panel.k / 4 * 4;
+        for p in (0..whole).step_by(4) {
+            let mut x = [_mm512_setzero_ps(); 4];
+            for (r, x) in x.iter_mut().enumerate() {
+                // SAFETY: columns p..p + 4 of rows below the width.
+                unsafe {
+                    let piece = |quarter: usize| _mm_loadu_ps(row(4 * quarter + r).add(p));
+                    *x = _mm512_castps128_ps512(piece(0));
+                    *x = _mm512_mask_broadcast_f32x4(*x, 0x00f0, piece(1));
+                    *x = _mm512_mask_broadcast_f32x4(*x, 0x0f00, piece(2));
+                    *x = _mm512_mask_broadcast_f32x4(*x, 0xf000, piece(3));
+                }
+            }
+            let (a, b) = (_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpacklo_ps(x[2], x[3]));
+            let (c, d) = (_mm512_unpackhi_ps(x[0], x[1]), _mm512_unpackhi_ps(x[2], x[3]));
+            let columns = [
+                _mm512_shuffle_ps::<0x44>(a, b),
+                _mm512_shuffle_ps::<0xee>(a, b),
+                _mm512_shuffle_ps::<0x44>(c, d),
+                _mm512_shuffle_ps::<0xee>(c, d),
+            ];
+            for (q, x) in columns.into_iter().enumerate() {
+                // SAFETY: step p + q < k; the mask covers only rows below the width.
+                unsafe { _mm512_mask_storeu_ps(panel.dst.add((p + q) * panel.ds + i), mask, x) };
+            }
+        }
+        for p in whole..panel.k {
+            for r in 0..rows {
+                // SAFETY: i + r < width and p < k.
+                unsafe { *panel.dst.add(p * panel.ds + i + r) = *row(r).add(p) };
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`f64_pack`], with `ps` = 1.
+#[target_feature(enable = "avx512f,avx512dq")]
+unsafe fn f64_transpose(panel: &Panel<f64>) {
+    for i in (0..panel.width).step_by(8) {
+        let rows = (panel.width - i).min(8);
+        let mask = __mmask8::MAX >> (8 - rows);
+        // Rows behind the last are read as the last and not stored.
+        let row = |r: usize| panel.src.wrapping_add((i + r.min(rows - 1)) * panel.rs);
+        let whole = panel.k / 2 * 2;
+        for p in (0..whole).step_by(2) {
+            let mut x = [_mm512_setzero_pd(); 2];
+            for (r, x) in x.iter_mut().enumerate() {
+                // SAFETY: columns p and p + 1 of rows below the width.
+                unsafe {
+                    let piece = |quarter: usize| _mm_loadu_pd(row(2 * quarter + r).add(p));
+                    *x = _mm512_castpd128_pd512(piece(0));
+                    *x = _mm512_mask_broadcast_f64x2(*x, 0x0c, piece(1));
+                    *x = _mm512_mask_broadcast_f64x2(*x, 0x30, piece(2));
+                    *x = _mm512_mask_broadcast_f64x2(*x, 0xc0, piece(3));
+                }
+            }
+            // SAFETY: steps p and p + 1 < k; the mask covers only rows below the width.
+            unsafe {
+                _mm512_mask_storeu_pd(panel.dst.add(p * panel.ds + i), mask, _mm512_unpacklo_pd(x[0], x[1]));
+                _mm512_mask_storeu_pd(panel.dst.add((p + 1) * panel.ds + i), mask, _mm512_unpackhi_pd(x[0], x[1]));
+            }
+        }
+        for p in whole..panel.k {
+            for r in 0..rows {
+                // SAFETY: i + r < width and p < k.
+                unsafe { *panel.dst.add(p * panel.ds + i + r) = *row(r).add(p) };
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Shared code compiled for NEON.
+
+crate::cpu::entries::entries!("NEON", "neon");

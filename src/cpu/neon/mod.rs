@@ -1,0 +1,51 @@
+//! NEON: a version of every operation.
+
+mod entries;
+mod gemm;
+mod lanes;
+
+use std::arch::aarch64::{float32x4_t, float64x2_t};
+
+use half::{bf16, f16};
+
+use super::Isa;
+use super::contract::{HalfOps, Kernels, Ops};
+
+/// The table for 64-bit Arm.
+pub const KERNELS: Kernels = Kernels {
+    isa: Isa::Neon,
+    f32: Ops {
+        gemm: gemm::F32_8X12,
+        gather_sum: entries::gather_sum::<f32, f32>,
+        relu: entries::relu::<f32>,
+        relu_mask: entries::relu_mask::<f32>,
+        softmax_xent: entries::softmax_xent::<Wide32, Wide32>,
+        softmax_xent_rop: entries::softmax_xent_rop::<Wide32, Wide32>,
+        axpy: entries::axpy::<f32>,
+        axpby: entries::axpby::<f32>,
+        col_sum: entries::col_sum::<Wide32>,
+        sgd: entries::sgd::<f32>,
+        adamw: entries::adamw::<f32>,
+    },
+    f64: Ops {
+        gemm: gemm::F64_8X6,
+        gather_sum: entries::gather_sum::<f64, f64>,
+        relu: entries::relu::<f64>,
+        relu_mask: entries::relu_mask::<f64>,
+        softmax_xent: entries::softmax_xent::<Wide64, Wide64>,
+        softmax_xent_rop: entries::softmax_xent_rop::<Wide64, Wide64>,
+        axpy: entries::axpy::<f64>,
+        axpby: entries::axpby::<f64>,
+        col_sum: entries::col_sum::<Wide64>,
+        sgd: entries::sgd::<f64>,
+        adamw: entries::adamw::<f64>,
+    },
+    half: HalfOps {
+        gather_sum_f16: entries::gather_sum::<f32, f16>,
+        gather_sum_bf16: entries::gather_sum::<f32, bf16>,
+    },
+};
+
+/// The register of each type.
+type Wide32 = float32x4_t;
+type Wide64 = float64x2_t;
