@@ -7,8 +7,8 @@ mod support;
 use metaglot::cuda::{Cuda, Device, Form, Gemm, Operand, Precision};
 use metaglot::{Purpose, Result, Rng};
 use support::cases::{self, Fill, Product, ProductCase};
-use support::device::{Simulator, simulators};
 use support::padded::Padded;
+use support::simulator::{Simulator, simulators};
 use support::truth::{self, Wanted, precision};
 
 /// Rounds to what an operand is stored as.

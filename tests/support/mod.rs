@@ -5,12 +5,12 @@ pub mod cases;
 pub mod check_product;
 pub mod check_rows;
 pub mod check_sums;
-#[cfg(feature = "cuda")]
-pub mod device;
 #[cfg(target_os = "linux")]
 pub mod guarded;
 pub mod oracle;
 pub mod padded;
+#[cfg(feature = "cuda")]
+pub mod simulator;
 pub mod tables;
 pub mod truth;
 

@@ -59,11 +59,6 @@ pub fn simulators() -> Vec<Simulator> {
     archs.into_iter().map(Simulator::new).collect()
 }
 
-/// A simulator of the first architecture.
-pub fn device() -> Simulator {
-    Simulator::new(images().first().expect("a kernel").arch)
-}
-
 impl Device for Simulator {
     type Buffer = Memory;
 
