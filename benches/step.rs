@@ -1,6 +1,6 @@
 //! A whole meta-step: exact second order in Gram space, in the plain form, and a plain gradient of the same batch.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use metaglot::cpu::Cpu;
@@ -108,6 +108,41 @@ fn dense(c: &mut Criterion) {
     group.bench_function("dense", |b| b.iter(|| plain.run(&params, &batch, &SECOND, &mut wanted).unwrap()));
 }
 
+/// What exactness costs: seconds of a meta-step of S inner steps over seconds of a plain gradient of the same examples, in
+/// turn, the medians of `ROUNDS`. A 256-[128]-5 network, one thread. Printed as a table.
+fn cost(_: &mut Criterion) {
+    const ROUNDS: usize = 9;
+    let shape = MlpShape { input: 256, kind: InputKind::Dense, widths: vec![128, 5] };
+    let (support, query) = (Side::new(&shape, SUPPORT, 0), Side::new(&shape, QUERY, 1));
+    let batch = MetaBatch { support: support.set(), query: query.set() };
+    let params = Params::<f32>::random(&shape, 0.1, 3).unwrap();
+    println!("steps  exact ms  plain ms  ratio");
+    for steps in [1, 5, 10, 50] {
+        let loops = [InnerLoop { steps, ..SECOND }, PLAIN];
+        let mut places = loops.map(|inner| {
+            let limits = Limits::of(&batch, &inner);
+            (GramSpace::new(&Cpu::new(), &shape, limits).unwrap(), MetaGradient::new(&shape, &limits))
+        });
+        let mut seconds: [Vec<f64>; 2] = [vec![], vec![]];
+        // The first round warms up.
+        for round in 0..=ROUNDS {
+            for (i, (gram, gradient)) in places.iter_mut().enumerate() {
+                let start = Instant::now();
+                gram.run(&params, &batch, &loops[i], gradient).unwrap();
+                assert!(gradient.is_finite());
+                if round > 0 {
+                    seconds[i].push(start.elapsed().as_secs_f64());
+                }
+            }
+        }
+        let [exact, plain] = seconds.map(|mut s| {
+            s.sort_by(f64::total_cmp);
+            s[s.len() / 2]
+        });
+        println!("{steps:>5}  {:>8.2}  {:>8.2}  {:>5.2}", 1e3 * exact, 1e3 * plain, exact / plain);
+    }
+}
+
 /// Bags of 60 tokens, an embedding table of 65536 x 64. The plain form is checked on the same batch; it is not timed,
 /// because it copies the whole table at every step (16 MiB, 192 times over).
 fn bags(c: &mut Criterion) {
@@ -129,6 +164,6 @@ fn bags(c: &mut Criterion) {
 criterion_group! {
     name = step;
     config = Criterion::default().sample_size(20).warm_up_time(Duration::from_millis(500));
-    targets = dense, bags
+    targets = dense, bags, cost
 }
 criterion_main!(step);

@@ -8,7 +8,7 @@ mod ptxas;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::{env, fs, process};
+use std::{env, fs, process, thread};
 
 use nvrtc::{Header, Nvrtc};
 
@@ -34,11 +34,19 @@ pub fn main() {
     let (major, minor) = nvrtc.version;
     let mut table = format!("static NVRTC_VERSION: (i32, i32) = ({major}, {minor});\n");
     table.push_str("static IMAGES: &[Image] = &[\n");
-    for source in with_extension("cu") {
-        for arch in archs.split(',').map(str::trim).filter(|arch| !arch.is_empty()) {
-            table.push_str(&compile(&nvrtc, &source, arch, &headers, &out));
-        }
-    }
+    let names = archs.split(',').map(str::trim).filter(|arch| !arch.is_empty());
+    let sources = with_extension("cu");
+    let jobs = names.flat_map(|arch| sources.iter().map(move |source| (source, arch))).collect::<Vec<_>>();
+    // A file and architecture a thread: the compiler serves several at once.
+    let rows = thread::scope(|scope| {
+        let start = |&(source, arch): &(&PathBuf, &str)| {
+            let (source, arch, nvrtc, headers, out) = (source.clone(), arch.to_string(), &nvrtc, &headers, &out);
+            scope.spawn(move || compile(nvrtc, &source, &arch, headers, out))
+        };
+        let running = jobs.iter().map(start).collect::<Vec<_>>();
+        running.into_iter().map(|job| job.join().expect("a compilation panicked")).collect::<String>()
+    });
+    table.push_str(&rows);
     table.push_str("];\n");
     write(&out.join("kernels.rs"), table.as_bytes());
 }

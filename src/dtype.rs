@@ -1,14 +1,22 @@
-//! The element types the engine computes in.
+//! The element types the engine computes in, and those an embedding table may be stored in.
 #![forbid(unsafe_code)]
 
 use std::fmt::{Debug, Display};
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
 use bytemuck::Pod;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
 
 /// The name of an element type, as files and reports spell it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Dtype {
+    /// IEEE 754 binary16: 11 significant bits, up to 65504.
+    F16,
+    /// The upper half of a binary32: 8 significant bits, its whole range.
+    Bf16,
     /// IEEE 754 binary32.
     F32,
     /// IEEE 754 binary64: the reference precision.
@@ -16,9 +24,11 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// `f32` or `f64`.
+    /// `f16`, `bf16`, `f32` or `f64`.
     pub fn name(self) -> &'static str {
         match self {
+            Dtype::F16 => "f16",
+            Dtype::Bf16 => "bf16",
             Dtype::F32 => "f32",
             Dtype::F64 => "f64",
         }
@@ -116,3 +126,68 @@ macro_rules! element {
 
 element!(f32, Dtype::F32);
 element!(f64, Dtype::F64);
+
+/// How the numbers of an embedding table are stored: as the `T` that is computed with, or in half the bits of an f32.
+///
+/// Sums of stored numbers are formed in `T`. Storing rounds to the nearest stored number, ties to even; a number beyond
+/// the stored range becomes an infinity.
+pub trait Stored<T: Element>: Copy + Pod + Send + Sync + Default + Debug + PartialEq + 'static {
+    /// The type's name.
+    const STORED: Dtype;
+    /// The same value.
+    fn widen(self) -> T;
+    /// The nearest stored value, ties to even.
+    fn narrow(x: T) -> Self;
+    /// The values as they are computed with, where they are stored so.
+    fn plain(values: &[Self]) -> Option<&[T]>;
+    /// Lets `change` work on a stored row in `T`, in place where it is stored so and in `wide` otherwise.
+    fn change_row<R>(row: &mut [Self], wide: &mut [T], change: impl FnOnce(&mut [T]) -> R) -> R;
+}
+
+impl<T: Element> Stored<T> for T {
+    const STORED: Dtype = T::DTYPE;
+    #[inline(always)]
+    fn widen(self) -> T {
+        self
+    }
+    #[inline(always)]
+    fn narrow(x: T) -> Self {
+        x
+    }
+    fn plain(values: &[T]) -> Option<&[T]> {
+        Some(values)
+    }
+    fn change_row<R>(row: &mut [T], _: &mut [T], change: impl FnOnce(&mut [T]) -> R) -> R {
+        change(row)
+    }
+}
+
+macro_rules! stored_in_half {
+    ($t:ty, $dtype:expr) => {
+        impl Stored<f32> for $t {
+            const STORED: Dtype = $dtype;
+            #[inline(always)]
+            fn widen(self) -> f32 {
+                self.to_f32()
+            }
+            #[inline(always)]
+            fn narrow(x: f32) -> Self {
+                <$t>::from_f32(x)
+            }
+            fn plain(_: &[Self]) -> Option<&[f32]> {
+                None
+            }
+            fn change_row<R>(row: &mut [Self], wide: &mut [f32], change: impl FnOnce(&mut [f32]) -> R) -> R {
+                let wide = &mut wide[..row.len()];
+                // The machine's own conversions where it has them, eight numbers at a time.
+                row.convert_to_f32_slice(wide);
+                let result = change(wide);
+                row.convert_from_f32_slice(wide);
+                result
+            }
+        }
+    };
+}
+
+stored_in_half!(f16, Dtype::F16);
+stored_in_half!(bf16, Dtype::Bf16);

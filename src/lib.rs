@@ -15,6 +15,7 @@
 //! | [`optim`] | a meta-gradient | new weights |
 //! | [`checkpoint`] | weights and a run's state | a file, and back |
 //! | [`case`] | one problem in a file | its meta-gradient in a file, for any other program to compare |
+//! | [`verify`] | a seed | the engine's meta-gradients compared with differences |
 //! | [`train`] | all of the above | a meta-trained model |
 //! | [`task`] | a model and a few examples | classes, translations, summaries, answers |
 //!
@@ -55,6 +56,8 @@ pub mod checkpoint;
 
 pub mod case;
 
+pub mod verify;
+
 pub mod train;
 
 pub mod task;
@@ -63,7 +66,8 @@ pub mod task;
 pub mod cli;
 
 pub use atomic_file::AtomicFile;
-pub use dtype::{Dtype, Element};
+pub use dtype::{Dtype, Element, Stored};
 pub use error::{Error, Result};
+pub use half::{bf16, f16};
 pub use rng::{Purpose, Rng};
 pub use view::{Bags, MatMut, MatRef};

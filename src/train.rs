@@ -10,9 +10,45 @@ use crate::checkpoint::{Checkpoint, Progress, RunState};
 use crate::cpu::Cpu;
 use crate::episode::{EpisodeBatch, EpisodeSource, Part, TargetKind};
 use crate::error::{Error, Result};
-use crate::meta::{GramSpace, InnerLoop, InnerMemory, Limits, MetaGradient, Order};
+use crate::meta::{
+    GramSpace, InnerLoop, InnerMemory, Limits, MetaGradient, Order, Outcome, anil, fomaml, maml, proto_maml, protonet,
+    reptile,
+};
 use crate::model::{MlpShape, Params};
 use crate::optim::{Optimizer, Rule, Schedule};
+
+/// How a run's episodes adapt, and what the outer loop gets from them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// [`maml`]
+    #[default]
+    Maml,
+    /// [`fomaml`]
+    Fomaml,
+    /// [`anil`]
+    Anil,
+    /// [`reptile`]
+    Reptile,
+    /// [`protonet`]: no inner step, whatever the settings say.
+    ProtoNet,
+    /// [`proto_maml`]
+    ProtoMaml,
+}
+
+impl Algorithm {
+    /// The inner loop in training.
+    pub fn inner_loop(self, steps: usize, lr: f64) -> InnerLoop<'static> {
+        match self {
+            Algorithm::Maml => maml::inner_loop(steps, lr),
+            Algorithm::Fomaml => fomaml::inner_loop(steps, lr),
+            Algorithm::Anil => anil::inner_loop(steps, lr),
+            Algorithm::Reptile => reptile::inner_loop(steps, lr),
+            Algorithm::ProtoNet => protonet::inner_loop(),
+            Algorithm::ProtoMaml => proto_maml::inner_loop(steps, lr),
+        }
+    }
+}
 
 /// The settings of a run that do not depend on its task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +58,9 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Standard deviation of an embedding table's initial weights (token-bag models).
     pub embedding_std: f64,
+    /// How episodes adapt; checkpoints without it are of MAML.
+    #[serde(default)]
+    pub algorithm: Algorithm,
     /// Inner steps on the support set; 0 trains jointly.
     pub inner_steps: usize,
     /// Learning rate of the inner steps.
@@ -41,8 +80,13 @@ pub struct TrainConfig {
 }
 
 impl TrainConfig {
-    fn inner(&self, order: Order) -> InnerLoop<'static> {
-        InnerLoop::sgd(self.inner_steps, self.inner_lr, order)
+    fn inner(&self) -> InnerLoop<'static> {
+        let inner = self.algorithm.inner_loop(self.inner_steps, self.inner_lr);
+        if self.first_order { InnerLoop { order: Order::First, ..inner } } else { inner }
+    }
+
+    fn evaluation(&self) -> InnerLoop<'static> {
+        InnerLoop { order: Order::Evaluate, ..self.inner() }
     }
 
     fn validate(&self, has_validation: bool) -> Result<()> {
@@ -59,11 +103,10 @@ impl TrainConfig {
         if !(self.inner_lr.is_finite() && self.inner_lr >= 0.0) {
             return Err(Error::config("inner_lr", format!("{} is not finite or below 0", self.inner_lr)));
         }
+        if self.first_order && matches!(self.algorithm, Algorithm::Reptile | Algorithm::ProtoNet) {
+            return Err(Error::config("first_order", format!("{:?} has no second-order part", self.algorithm)));
+        }
         Ok(())
-    }
-
-    fn order(&self) -> Order {
-        if self.first_order { Order::First } else { Order::Second }
     }
 }
 
@@ -78,10 +121,13 @@ pub struct Report {
     pub train_loss: f64,
     /// Share of training queries answered right.
     pub train_accuracy: f64,
-    /// Mean validation query loss after adaptation.
+    /// Mean validation query loss after adaptation, of the episodes that did not diverge; none if all did.
     pub valid_loss: Option<f64>,
     /// Share of validation queries answered right after adaptation.
     pub valid_accuracy: Option<f64>,
+    /// Validation episodes whose inner loop diverged: in the accuracy they count as they were answered.
+    #[serde(default)]
+    pub valid_diverged: usize,
     /// Whether the validation was the best so far.
     pub best: bool,
 }
@@ -141,7 +187,8 @@ impl<'a> Trainer<'a> {
     ) -> Result<Self> {
         config.validate(has_validation)?;
         source.check_shape(shape)?;
-        let limits = Limits { inner: InnerMemory::of(&config.inner(config.order())), ..source.limits() };
+        config.inner().validate(shape)?;
+        let limits = Limits { inner: InnerMemory::of(&config.inner()), ..source.limits() };
         let params = Params::random(shape, config.embedding_std, config.seed)?;
         Ok(Self {
             source,
@@ -221,14 +268,15 @@ impl<'a> Trainer<'a> {
         self.source.draw(Part::Train, self.config.seed, self.progress.step, &mut self.batch)?;
         self.optimizer.catch_up(&mut self.params, self.batch.support.tokens())?;
         self.optimizer.catch_up(&mut self.params, self.batch.query.tokens())?;
-        let inner = self.config.inner(self.config.order());
+        let inner = self.config.inner();
         let view = self.batch.view(&self.params.shape)?;
         self.gram.run(&self.params, &view, &inner, &mut self.gradient)?;
         let loss = self.gradient.meta_loss();
         // The gradient can overflow where the loss does not yet; it must not reach the weights.
         if !loss.is_finite() || !self.gradient.is_finite() {
-            let (step, lr) = (self.progress.step, self.config.inner_lr);
+            let (step, lr, episodes) = (self.progress.step, self.config.inner_lr, self.diverged());
             let detail = format!("loss {loss} at step {step} diverged; a smaller rate may help (inner_lr is {lr})");
+            let detail = if episodes.is_empty() { detail } else { format!("{detail}; in episodes {episodes:?}") };
             return Err(Error::config("learning rate", detail));
         }
         self.optimizer.step(&mut self.params, &self.gradient)?;
@@ -242,12 +290,18 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
+    /// The episodes of the last batch whose inner loop diverged.
+    fn diverged(&self) -> Vec<usize> {
+        let outcomes = self.gradient.outcomes.iter().enumerate();
+        outcomes.filter(|(_, o)| **o == Outcome::Diverged).map(|(t, _)| t).collect()
+    }
+
     fn report(&mut self) -> Result<Report> {
         self.optimizer.flush(&mut self.params)?;
         let valid = if self.has_validation { Some(self.validate()?) } else { None };
         let p = &mut self.progress;
         let best = match (valid, p.best_score) {
-            (Some((_, score)), Some(best)) => score > best,
+            (Some((_, score, _)), Some(best)) => score > best,
             _ => true,
         };
         if best {
@@ -259,26 +313,32 @@ impl<'a> Trainer<'a> {
             lr: self.config.schedule.rate(p.step - 1),
             train_loss: p.loss_sum / p.steps_since.max(1) as f64,
             train_accuracy: p.hits as f64 / p.predictions.max(1) as f64,
-            valid_loss: valid.map(|v| v.0),
+            valid_loss: valid.and_then(|v| v.0),
             valid_accuracy: valid.map(|v| v.1),
+            valid_diverged: valid.map_or(0, |v| v.2),
             best,
         };
         (p.loss_sum, p.hits, p.predictions, p.steps_since) = (0.0, 0, 0, 0);
         Ok(report)
     }
 
-    /// Mean loss and share of right answers over the validation episodes: the same ones each time.
-    fn validate(&mut self) -> Result<(f64, f64)> {
-        let (mut loss, mut hits, mut all) = (0.0, 0, 0);
+    /// Mean loss over the validation episodes that did not diverge, share of right answers over all, and how many
+    /// diverged: the same episodes each time.
+    fn validate(&mut self) -> Result<(Option<f64>, f64, usize)> {
+        let (mut loss, mut episodes, mut diverged, mut hits, mut all) = (0.0, 0, 0, 0, 0);
         for i in 0..self.config.valid_batches {
             self.source.draw(Part::Valid, self.config.seed, i, &mut self.batch)?;
             let view = self.batch.view(&self.params.shape)?;
-            self.gram.run(&self.params, &view, &self.config.inner(Order::Evaluate), &mut self.gradient)?;
-            loss += self.gradient.meta_loss();
+            self.gram.run(&self.params, &view, &self.config.evaluation(), &mut self.gradient)?;
+            let finite = self.gradient.query_loss.iter().filter(|l| l.is_finite());
+            loss += finite.map(|&l| f64::from(l)).sum::<f64>();
+            let lost = self.diverged().len();
+            (episodes, diverged) = (episodes + self.gradient.query_loss.len() - lost, diverged + lost);
             let (h, n) = self.batch.hits(self.gram.query_outputs());
             (hits, all) = (hits + h, all + n);
         }
-        Ok((loss / self.config.valid_batches.max(1) as f64, hits as f64 / all.max(1) as f64))
+        let loss = (episodes > 0).then(|| loss / episodes as f64);
+        Ok((loss, hits as f64 / all.max(1) as f64, diverged))
     }
 
     fn is_stale(&self) -> bool {

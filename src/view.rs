@@ -190,6 +190,12 @@ impl<'a, T> Bags<'a, T> {
         Bags { offsets: &self.offsets[start..=end], ..*self }
     }
 
+    /// Tokens and weights of all rows, one after the other.
+    pub fn pairs(&self) -> (&'a [u32], &'a [T]) {
+        let range = self.offsets[0]..self.offsets[self.rows()];
+        (&self.tokens[range.clone()], &self.weights[range])
+    }
+
     /// Tokens and weights of row `i`. Panics if there is none.
     pub fn row(&self, i: usize) -> (&'a [u32], &'a [T]) {
         let range = self.offsets[i]..self.offsets[i + 1];

@@ -5,7 +5,7 @@ use metaglot::cpu::{Cpu, Isa, KernelElement};
 use metaglot::meta::{Limits, MetaGradient};
 use metaglot::model::{InputKind, MlpShape, Params};
 use metaglot::optim::{Optimizer, Rule, Schedule};
-use metaglot::{Element, Purpose, Rng};
+use metaglot::{Element, Purpose, Rng, Stored, bf16, f16};
 
 const STEPS: u64 = 40;
 const SCHEDULE: Schedule = Schedule { lr: 0.05, warmup: 5, steps: STEPS, floor: 0.1 };
@@ -120,19 +120,20 @@ fn assert_same(a: &Params<f32>, b: &Params<f32>, what: &str) {
     assert!(bits(&a.head) == bits(&b.head), "{what}: head");
 }
 
-/// A token-bag model trained late and a dense model of the same numbers, on the same gradients.
-struct Race {
+/// A token-bag model with its table stored in `S`, trained late, and a dense f32 model of the same numbers, its first
+/// layer rounded to `S` after every step, on the same gradients.
+struct Race<S> {
     hidden: usize,
-    late: (Params<f32>, Optimizer<f32>),
+    late: (Params<f32, S>, Optimizer<f32>),
     dense: (Params<f32>, Optimizer<f32>),
 }
 
-impl Race {
+impl<S: Stored<f32>> Race<S> {
     fn new(cpu: &Cpu, rule: Rule, vocabulary: usize, hidden: usize, seed: u64) -> Self {
         let bag = shape(InputKind::Bag, vocabulary, hidden);
         let dense = shape(InputKind::Dense, vocabulary, hidden);
-        let params = Params::random(&bag, 0.5, seed).unwrap();
-        let same = Params { shape: dense.clone(), ..params.clone() };
+        let params = Params::stored_random(&bag, 0.5, seed).unwrap();
+        let same = Params { shape: dense.clone(), ..params.restored() };
         Race {
             hidden,
             late: (params, Optimizer::new(cpu, &bag, rule, SCHEDULE).unwrap()),
@@ -144,6 +145,7 @@ impl Race {
         let g = gradient(rng, &self.dense.0.shape, touched);
         self.late.1.step(&mut self.late.0, &sparse(&g, self.hidden, touched)).unwrap();
         self.dense.1.step(&mut self.dense.0, &g).unwrap();
+        self.dense.0.first.iter_mut().for_each(|w| *w = S::narrow(*w).widen());
     }
 
     /// Reading rows after `catch_up` gives the dense weights of this very step.
@@ -151,14 +153,14 @@ impl Race {
         self.late.1.catch_up(&mut self.late.0, tokens).unwrap();
         for &token in tokens {
             let row = token as usize * self.hidden..(token as usize + 1) * self.hidden;
-            let (late, dense) = (&self.late.0.first[row.clone()], &self.dense.0.first[row]);
-            assert!(bits(late) == bits(dense), "{what}: row {token}");
+            let late: Vec<f32> = self.late.0.first[row.clone()].iter().map(|w| w.widen()).collect();
+            assert!(bits(&late) == bits(&self.dense.0.first[row]), "{what}: row {token}");
         }
     }
 
     fn flush(&mut self, what: &str) {
         self.late.1.flush(&mut self.late.0).unwrap();
-        assert_same(&self.late.0, &self.dense.0, what);
+        assert_same(&self.late.0.restored(), &self.dense.0, what);
         let (late, dense) = (self.late.1.state(), self.dense.1.state());
         assert_eq!(late.step, dense.step);
         assert_same(&late.m, &dense.m, &format!("{what}: m"));
@@ -168,13 +170,19 @@ impl Race {
 
 #[test]
 fn rows_updated_late_have_the_bits_of_a_dense_optimiser() {
+    late_rows_race::<f32>();
+    late_rows_race::<f16>();
+    late_rows_race::<bf16>();
+}
+
+fn late_rows_race<S: Stored<f32>>() {
     for (cpu, seed) in cpus().into_iter().flat_map(|cpu| (0..4).map(move |seed| (cpu.clone(), seed))) {
         for rule in rules() {
             let mut rng = Rng::new(seed, 0, 0, Purpose::Data);
             let (vocabulary, hidden) = (30 + rng.below(40), 1 + rng.below(19));
-            let mut race = Race::new(&cpu, rule, vocabulary, hidden, seed);
+            let mut race = Race::<S>::new(&cpu, rule, vocabulary, hidden, seed);
             for t in 0..STEPS {
-                let what = format!("{cpu:?} {rule:?} {vocabulary}x{hidden} step {t}, seed {seed}");
+                let what = format!("{:?} {cpu:?} {rule:?} {vocabulary}x{hidden} step {t}, seed {seed}", S::STORED);
                 let read = subset(&mut rng, vocabulary, 0.1);
                 race.read(&read, &what);
                 // Some of the rows that were read, and some that were not; a third of the vocabulary never.
@@ -193,7 +201,7 @@ fn rows_updated_late_have_the_bits_of_a_dense_optimiser() {
 fn a_restored_optimiser_goes_on_with_the_same_bits() {
     for rule in rules() {
         let mut rng = Rng::new(9, 0, 0, Purpose::Data);
-        let mut race = Race::new(&Cpu::new(), rule, 40, 6, 9);
+        let mut race = Race::<f32>::new(&Cpu::new(), rule, 40, 6, 9);
         for t in 0..STEPS {
             let touched = subset(&mut rng, 30, 0.1);
             race.step(&mut rng, &touched);
@@ -211,7 +219,7 @@ fn a_restored_optimiser_goes_on_with_the_same_bits() {
 #[test]
 fn a_weight_without_gradients_stays_finite() {
     for rule in rules() {
-        let mut race = Race::new(&Cpu::new(), rule, 4, 3, 1);
+        let mut race = Race::<f32>::new(&Cpu::new(), rule, 4, 3, 1);
         let zero = gradient(&mut Rng::new(1, 0, 0, Purpose::Data), &race.dense.0.shape, &[]);
         race.dense.1.step(&mut race.dense.0, &zero).unwrap();
         assert!(race.dense.0.first.iter().all(|w| w.is_finite()), "{rule:?}");
@@ -283,6 +291,10 @@ fn foreign_weights_and_gradients_are_refused() {
     assert_eq!(code(optimizer.step(&mut params, &MetaGradient { head: vec![], ..good.clone() })), 1);
     assert_eq!(code(optimizer.step(&mut params, &MetaGradient { bias: vec![], ..good.clone() })), 1);
     assert_eq!((optimizer.steps(), &params), (0, &before), "a refused step changes nothing");
+
+    let mut dense = Params::<f32, f16>::stored_random(&shape(InputKind::Dense, 8, 3), 0.5, 1).unwrap();
+    let mut of_dense = Optimizer::<f32>::new(&Cpu::new(), &dense.shape, Rule::ADAMW, SCHEDULE).unwrap();
+    assert_eq!(code(of_dense.flush(&mut dense)), 3, "dense weights in half precision");
 
     let state = Optimizer::<f32>::new(&Cpu::new(), &other, Rule::ADAMW, SCHEDULE).unwrap().state();
     assert_eq!(code(optimizer.restore(state)), 1);

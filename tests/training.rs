@@ -14,7 +14,7 @@ use metaglot::episode::{
 };
 use metaglot::model::{InputKind, MlpShape};
 use metaglot::optim::{Rule, Schedule};
-use metaglot::train::{About, Control, Ending, Event, Report, TrainConfig, Trainer};
+use metaglot::train::{About, Algorithm, Control, Ending, Event, Report, TrainConfig, Trainer};
 use metaglot::{Purpose, Rng};
 use serde_json::json;
 
@@ -121,6 +121,7 @@ fn config(steps: u64) -> TrainConfig {
         embedding_std: 0.3,
         inner_steps: 2,
         inner_lr: 0.3,
+        algorithm: Algorithm::Maml,
         first_order: false,
         optimizer: Rule::ADAMW,
         schedule: Schedule { lr: 0.02, warmup: 3, steps, floor: 0.1 },
@@ -266,6 +267,58 @@ fn training_lowers_the_loss_and_carries_over_to_a_new_language() {
             assert_eq!(last.step, 200);
         }
     }
+}
+
+const ALGORITHMS: [Algorithm; 6] = [
+    Algorithm::Maml,
+    Algorithm::Fomaml,
+    Algorithm::Anil,
+    Algorithm::Reptile,
+    Algorithm::ProtoNet,
+    Algorithm::ProtoMaml,
+];
+
+#[test]
+fn every_algorithm_learns_and_resumes_to_the_same_bits() {
+    let mut states = Vec::new();
+    for algorithm in ALGORITHMS {
+        let config = |steps| TrainConfig { algorithm, valid_every: 10, valid_batches: 10, ..config(steps) };
+        let reports = reports(Source::Labelled, &config(200));
+        let (first, last) = (reports[0], *reports.last().unwrap());
+        let what = format!("{algorithm:?}, seed 11: {first:?} to {last:?}");
+        assert!(last.valid_loss.unwrap() < 0.7 * first.valid_loss.unwrap(), "{what}");
+        assert!(last.valid_accuracy.unwrap() > 0.8 && last.valid_diverged == 0, "{what}");
+        let whole = uninterrupted(&Cpu::new(), Source::Labelled, &config(12));
+        let found = stopped_at(Source::Labelled, &config(12), |event| matches!(event, Event::Step(5)));
+        assert!(found == whole, "{algorithm:?}: {:#?}", found.reports);
+        assert!(!states.contains(&whole.state), "{algorithm:?} trains as one before it");
+        states.push(whole.state);
+    }
+}
+
+#[test]
+fn diverged_episodes_are_counted_and_named() {
+    with(Source::Labelled, |episodes, shape| {
+        let new = |inner_lr| {
+            let config = TrainConfig { inner_lr, inner_steps: 4, ..config(10) };
+            Trainer::new(&Cpu::new(), shape, config, episodes, true).unwrap()
+        };
+        // The report of step 5 is due when the run is resumed, and is made at the other rate.
+        let mut sane = new(0.3);
+        run(&mut sane, &mut vec![], |event| matches!(event, Event::Step(5)));
+        let mut steep = new(1e30);
+        steep.resume(&sane.checkpoint(&about()).unwrap()).unwrap();
+        let mut reports = Vec::new();
+        let ended = steep.run(|_, event| {
+            if let Event::Report(report) = event {
+                reports.push(*report);
+            }
+            Ok(Control::Continue)
+        });
+        assert_eq!((reports[0].valid_diverged, reports[0].valid_loss), (10, None), "2 batches of 5 episodes");
+        let error = ended.unwrap_err().to_string();
+        assert!(error.contains("in episodes [0, 1, 2, 3, 4]"), "{error}");
+    });
 }
 
 #[test]

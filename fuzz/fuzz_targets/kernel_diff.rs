@@ -64,14 +64,14 @@ fn softmax<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u6
 fn gather<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u64, fill: Fill) {
     let (len, rows, n) = (bytes.below(100), 1 + bytes.below(50), bytes.below(300));
     let (gap, init) = (bytes.below(9), bytes.pick(&[true, false]));
-    check_sums::gather_sum(tables, &GatherCase { seed, len, rows, n, gap, init, fill });
+    check_sums::gather_sum::<T, T>(tables, &GatherCase { seed, len, rows, n, gap, init, fill });
 }
 
 fn sums<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u64) {
     let case = (bytes.below(100), bytes.below(200), bytes.below(5), 0.25, bytes.pick(&[0.0, 1.0, -0.5]));
     check_sums::col_sum(tables, seed, &case);
     let vocabulary = 1 + bytes.below(300);
-    check_sums::gram_bags(tables, seed, &(bytes.below(vocabulary + 1), bytes.below(vocabulary + 1), vocabulary));
+    check_sums::bag_gram::<T>(seed, &(bytes.below(vocabulary + 1), bytes.below(vocabulary + 1), vocabulary));
 }
 
 fn one<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>) {

@@ -4,10 +4,12 @@
 //! Everything to the right of this module is written as calls to a lane (one thread's work) or to a
 //! [`Team`] of lanes (work that is spread over all threads), and holds no unsafe code.
 
+mod bag_index;
 mod ops;
 mod team;
 mod workspace;
 
+pub use bag_index::BagIndex;
 pub use ops::Lane;
 pub use team::Team;
 pub(crate) use workspace::{Carver, matrix, matrix_mut, take};

@@ -1,15 +1,14 @@
 //! Checked entry points: sizes are compared here, once, then one unsafe call is made.
 
-use std::ops::Range;
-
-use crate::cpu::contract::{AdamwStep, Epilogue, Ops};
-use crate::cpu::{Cpu, GemmOperands, KernelElement, gemm, pack_len, symmetric_gemm};
+use crate::cpu::contract::{AdamwStep, Epilogue, Kernels, Ops};
+use crate::cpu::{Cpu, GemmOperands, KernelElement, TableElement, gemm, pack_len, symmetric_gemm};
 use crate::error::{Error, Result};
-use crate::view::{Bags, MatMut, MatRef};
+use crate::view::{MatMut, MatRef};
 
 /// One thread's way to the kernels: operations of element type `T` and their packing space.
 #[derive(Clone)]
 pub struct Lane<T: KernelElement> {
+    pub(super) kernels: &'static Kernels,
     pub(super) ops: &'static Ops<T>,
     pub(super) pack: Vec<T>,
     /// Its number in its team, and how many the team has.
@@ -109,7 +108,7 @@ impl<T: KernelElement> Lane<T> {
     pub(super) fn with_index(cpu: &Cpu, index: usize, lanes: usize) -> Self {
         let ops = cpu.ops::<T>();
         let pack = vec![T::ZERO; pack_len(&ops.gemm)];
-        Self { ops, pack, index, lanes }
+        Self { kernels: cpu.kernels(), ops, pack, index, lanes }
     }
 
     /// Bytes of packing space of one lane.
@@ -168,48 +167,12 @@ impl<T: KernelElement> Lane<T> {
         Ok(())
     }
 
-    /// `dst[i][j] = a_i . b_j + 1` for rows `ra` of bags `a` and `rb` of `b`; symmetric halves are computed once
-    /// where both are the same rows.
-    pub fn gram_bags(
-        &mut self,
-        a: &Bags<T>,
-        ra: Range<usize>,
-        b: &Bags<T>,
-        rb: Range<usize>,
-        symmetric: bool,
-        dst: &mut MatMut<T>,
-    ) -> Result<()> {
-        if dst.rows() != ra.len() || dst.cols() != rb.len() || ra.end > a.rows() || rb.end > b.rows() {
-            let detail = format!("{} by {} rows do not fill {}x{}", ra.len(), rb.len(), dst.rows(), dst.cols());
-            return Err(Error::shape("gram_bags", detail));
-        }
-        if symmetric && ra != rb {
-            return Err(Error::shape("gram_bags", format!("rows {ra:?} and {rb:?} are not the same: not symmetric")));
-        }
-        for i in 0..ra.len() {
-            let (ta, wa) = a.row(ra.start + i);
-            let from = if symmetric { i } else { 0 };
-            for j in from..rb.len() {
-                let (tb, wb) = b.row(rb.start + j);
-                // SAFETY: the slices are valid for their lengths and a bag has as many weights as tokens.
-                let dot = unsafe {
-                    (self.ops.bag_dot)(ta.len(), ta.as_ptr(), wa.as_ptr(), tb.len(), tb.as_ptr(), wb.as_ptr())
-                };
-                dst.row_mut(i)[j] = dot + T::ONE;
-                if symmetric && j > i {
-                    dst.row_mut(j)[i] = dot + T::ONE;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// `dst = init + sum over j of weights[j] * table[index[j]]`, rows of `table` as long as `dst`.
-    pub fn gather_sum(
+    /// `dst = init + sum over j of weights[j] * table[index[j]]`, rows of `table`, stored in `S`, as long as `dst`.
+    pub fn gather_sum<S: TableElement<T>>(
         &mut self,
         index: &[u32],
         weights: &[T],
-        table: MatRef<T>,
+        table: MatRef<S>,
         init: Option<&[T]>,
         dst: &mut [T],
     ) -> Result<()> {
@@ -222,7 +185,7 @@ impl<T: KernelElement> Lane<T> {
         let init = init.map_or(std::ptr::null(), <[T]>::as_ptr);
         // SAFETY: lengths and every index were compared above; `dst` is borrowed mutably, so it overlaps nothing.
         unsafe {
-            (self.ops.gather_sum)(
+            S::gather_sum(self.kernels)(
                 index.len(),
                 index.as_ptr(),
                 weights.as_ptr(),

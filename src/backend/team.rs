@@ -2,7 +2,7 @@
 
 use super::ops::{Finish, Form, Lane, check_len, operands};
 use crate::cpu::contract::Epilogue;
-use crate::cpu::{Cpu, GemmOperands, KernelElement, gemm, part};
+use crate::cpu::{Cpu, GemmOperands, KernelElement, TableElement, gemm, part};
 use crate::error::{Error, Result};
 use crate::view::{Bags, MatMut, MatRef};
 
@@ -150,8 +150,14 @@ impl<T: KernelElement> Team<T> {
         Ok(())
     }
 
-    /// `dst[i] = bias + sum of weights * table rows` of each bag; table: vocabulary x h, dst: rows x h.
-    pub fn bag_linear(&mut self, bags: &Bags<T>, table: MatRef<T>, bias: &[T], mut dst: MatMut<T>) -> Result<()> {
+    /// `dst[i] = bias + sum of weights * table rows` of each bag; table: vocabulary x h, stored in `S`, dst: rows x h.
+    pub fn bag_linear<S: TableElement<T>>(
+        &mut self,
+        bags: &Bags<T>,
+        table: MatRef<S>,
+        bias: &[T],
+        mut dst: MatMut<T>,
+    ) -> Result<()> {
         let h = table.cols();
         check_len("bag_linear", "the bias", bias.len(), h)?;
         if bags.vocabulary() > table.rows() || dst.rows() != bags.rows() || dst.cols() != h {
@@ -173,7 +179,7 @@ impl<T: KernelElement> Team<T> {
                 // SAFETY: tokens lie below the vocabulary, which the table covers; row i of `dst` has h elements and
                 // belongs to this lane alone.
                 unsafe {
-                    (lane.ops.gather_sum)(
+                    S::gather_sum(lane.kernels)(
                         tokens.len(),
                         tokens.as_ptr(),
                         weights.as_ptr(),

@@ -24,6 +24,7 @@ mod summarize;
 mod text_args;
 mod train;
 mod translate;
+mod verify;
 
 use std::io::{self, Write};
 
@@ -64,6 +65,8 @@ pub enum Command {
     Case(case::Case),
     /// Compute the meta-gradient of a problem in a file.
     Grad(grad::Grad),
+    /// Prove on random nets that the meta-gradients are exact.
+    Verify(verify::Verify),
 }
 
 /// Does what the arguments say. A reader of `out` that goes away (`| head`) is no error.
@@ -79,6 +82,7 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<()> {
         Command::Info(info) => info.run(out),
         Command::Case(case) => case.run(out),
         Command::Grad(grad) => grad.run(out),
+        Command::Verify(verify) => verify.run(out),
     };
     match done {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),

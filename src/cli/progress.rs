@@ -78,7 +78,11 @@ impl StepProgress {
             _ => String::new(),
         };
         let (loss, right, best) = (r.train_loss, r.train_accuracy, if r.best { " *" } else { "" });
-        let line = format!("loss {loss:.4}, right {right:.4}{valid}{best}");
+        let lost = match r.valid_diverged {
+            0 => String::new(),
+            n => format!(", {n} episodes diverged"),
+        };
+        let line = format!("loss {loss:.4}, right {right:.4}{valid}{lost}{best}");
         match &self.bar {
             Some(bar) => bar.set_message(line),
             None => eprintln!("metaglot: {} step {}/{}: {line}", self.task, r.step, self.steps),

@@ -13,7 +13,7 @@ use crate::dataset::Dataset;
 use crate::episode::{LabelledSpec, ListSpec, PairSpec, SplitConfig};
 use crate::error::{Error, Result};
 use crate::optim::{Rule, Schedule};
-use crate::train::{Ending, TrainConfig};
+use crate::train::{Algorithm, Ending, TrainConfig};
 
 const EXAMPLE: &str = "\
 Example (on data that `metaglot demo` leaves):
@@ -91,6 +91,9 @@ struct Settings {
     /// Weight decay
     #[arg(long, value_name = "X")]
     weight_decay: Option<f64>,
+    /// How episodes adapt, and what is learned from them
+    #[arg(long, value_enum)]
+    algorithm: Option<AlgorithmArg>,
     /// Inner steps on the support set; 0: joint training
     #[arg(long, value_name = "N")]
     inner_steps: Option<usize>,
@@ -139,6 +142,35 @@ struct Settings {
     /// Stop after so many validations without a better score; 0: never
     #[arg(long, value_name = "N")]
     patience: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AlgorithmArg {
+    /// Through every inner step, second order included
+    Maml,
+    /// The query gradient at the adapted weights
+    Fomaml,
+    /// Only the last layer is adapted
+    Anil,
+    /// Towards the adapted weights
+    Reptile,
+    /// Class centroids of the last hidden layer, no inner step (classify)
+    Protonet,
+    /// The last layer starts at class centroids and is adapted with the others (classify)
+    Protomaml,
+}
+
+impl AlgorithmArg {
+    fn algorithm(self) -> Algorithm {
+        match self {
+            AlgorithmArg::Maml => Algorithm::Maml,
+            AlgorithmArg::Fomaml => Algorithm::Fomaml,
+            AlgorithmArg::Anil => Algorithm::Anil,
+            AlgorithmArg::Reptile => Algorithm::Reptile,
+            AlgorithmArg::Protonet => Algorithm::ProtoNet,
+            AlgorithmArg::Protomaml => Algorithm::ProtoMaml,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -229,6 +261,7 @@ fn outer(steps: u64, lr: f64, inner_steps: usize, inner_lr: f64, weight_decay: f
     TrainConfig {
         seed: 1,
         embedding_std: 0.02,
+        algorithm: Algorithm::Maml,
         inner_steps,
         inner_lr,
         first_order: false,
@@ -284,6 +317,7 @@ impl Settings {
         let train = &mut config.train;
         train.seed = self.seed;
         train.first_order = self.first_order;
+        set(&mut train.algorithm, self.algorithm.map(AlgorithmArg::algorithm));
         set(&mut train.inner_steps, self.inner_steps);
         set(&mut train.inner_lr, self.inner_lr);
         set(&mut train.embedding_std, self.embedding_std);
@@ -325,6 +359,10 @@ impl Settings {
             ("--dropout", self.dropout.is_some()),
             ("--pivot", self.pivot.is_some()),
         ];
+        let prototypes = matches!(self.algorithm, Some(AlgorithmArg::Protonet | AlgorithmArg::Protomaml));
+        if prototypes && task != crate::task::CLASSIFY {
+            return Err(foreign("--algorithm protonet or protomaml", task));
+        }
         let known: &[&str] = match episodes {
             Episodes::Classify(_) => &["--n-way", "--cross-lingual", "--dropout"],
             Episodes::Translate(_) => &["--dropout", "--pivot"],

@@ -13,6 +13,8 @@
 //!   `(n + 2) * (eps * sum |a_i b_i| + tiny)` (eps and the smallest denormal, tiny, of the type; in a product, beta's term
 //!   and the bias count as products); what else an entry allows it says itself.
 
+use half::{bf16, f16};
+
 use super::Isa;
 
 /// What is done with a finished element of a GEMM, in this order: `alpha * sum + beta * old + bias`, then ReLU.
@@ -125,6 +127,15 @@ pub struct AdamwStep<T> {
     pub correction2: T,
 }
 
+/// Gather-and-sum of rows stored in `S`, widened to `T` before they are multiplied:
+/// `dst[h] = init[h] + sum over j < len of weights[j] * table[index[j] * ld + h]` for h < n, j rising; `init` may be
+/// null (zeros) or `dst` (in place); the sum is one chain that begins at `init`. Arguments: len, index, weights, table,
+/// ld, n, init, dst. Serves the token bag forward (table = embedding) and, over the transposed bags, its gradient (table
+/// = gradient of the output).
+///
+/// A kernel may prefetch the rows of `index` ahead of their turn: it reads no index beyond `len`.
+pub type GatherSum<T, S> = unsafe fn(usize, *const u32, *const T, *const S, usize, usize, *const T, *mut T);
+
 /// One function pointer per operation, for one element type.
 ///
 /// # Safety
@@ -134,12 +145,8 @@ pub struct AdamwStep<T> {
 pub struct Ops<T> {
     /// Matrix product.
     pub gemm: Gemm<T>,
-    /// `dst[h] = init[h] + sum over j < len of weights[j] * table[index[j] * ld + h]` for h < n, j rising; `init` may
-    /// be null (zeros) or `dst` (in place); the sum is one chain that begins at `init`. Arguments: len, index, weights, table, ld, n, init, dst. Serves the token bag forward (table =
-    /// embedding) and, over the transposed bags, its gradient (table = gradient of the output).
-    pub gather_sum: unsafe fn(usize, *const u32, *const T, *const T, usize, usize, *const T, *mut T),
-    /// The dot product of two bags with strictly rising tokens: na, tokens a, weights a, nb, tokens b, weights b.
-    pub bag_dot: unsafe fn(usize, *const u32, *const T, usize, *const u32, *const T) -> T,
+    /// See [`GatherSum`].
+    pub gather_sum: GatherSum<T, T>,
     /// `dst[i] = max(src[i], 0)`; NaN gives 0 or NaN. Arguments: n, src, dst.
     pub relu: unsafe fn(usize, *const T, *mut T),
     /// `dst[i] = d[i] where a[i] > 0, otherwise 0`, with `a` the ReLU's output: its derivative at 0 is 0. `dst` may be `d`
@@ -150,7 +157,6 @@ pub struct Ops<T> {
     /// `ln sum exp(z) - z[t]` (unscaled). Shifted by the largest logit, so finite logits never overflow. `dz` may be `z`
     /// (in place, then ld = n). Arguments: m, n, z, ld, t, scale, p, dz. Tolerance, a row: `4 eps (1 + |z|max)` and, because
     /// n exponentials are summed, `n eps` more in the loss and `n eps p[j]` more in p; the losses of m rows are a sum.
-    #[expect(clippy::type_complexity, reason = "the operands, named above")]
     pub softmax_xent: unsafe fn(usize, usize, *const T, usize, *const u32, T, *mut T, *mut T) -> T,
     /// The R-operator of that gradient (Pearlmutter, "Fast exact multiplication by the Hessian", 1994), of m rows without
     /// gaps: `rdz[i] = scale * p[i] * (rz[i] - sum over j of p[j] rz[j])`. `rdz` may be `rz` (in place).
@@ -173,6 +179,16 @@ pub struct Ops<T> {
     pub adamw: unsafe fn(usize, &AdamwStep<T>, *const T, *mut T, *mut T, *mut T),
 }
 
+/// Operations on tables stored in half of an f32's bits; all arithmetic is f32. Widening is exact, so the tolerance is
+/// that of f32 on the widened table.
+#[derive(Clone, Copy)]
+pub struct HalfOps {
+    /// See [`GatherSum`].
+    pub gather_sum_f16: GatherSum<f32, f16>,
+    /// See [`GatherSum`].
+    pub gather_sum_bf16: GatherSum<f32, bf16>,
+}
+
 /// The table of one instruction set.
 #[derive(Clone, Copy)]
 pub struct Kernels {
@@ -182,4 +198,6 @@ pub struct Kernels {
     pub f32: Ops<f32>,
     /// Double precision.
     pub f64: Ops<f64>,
+    /// Tables stored in f16 and bf16.
+    pub half: HalfOps,
 }

@@ -10,23 +10,23 @@ macro_rules! entries {
         use $crate::cpu::contract::AdamwStep;
         use $crate::cpu::lanes::{self, Lanes};
         use $crate::cpu::scalar;
-        use $crate::dtype::Element;
+        use $crate::dtype::{Element, Stored};
 
         #[doc = concat!("# Safety\n", $isa, " is there; see the contract's `gather_sum`.")]
         #[target_feature(enable = $features)]
         #[expect(clippy::too_many_arguments, reason = "the contract's operands")]
-        pub unsafe fn gather_sum<T: Element>(
+        pub unsafe fn gather_sum<T: Element, S: Stored<T>>(
             len: usize,
             index: *const u32,
             weights: *const T,
-            table: *const T,
+            table: *const S,
             ld: usize,
             n: usize,
             init: *const T,
             dst: *mut T,
         ) {
             // SAFETY: the contract is passed on unchanged.
-            unsafe { scalar::gather_sum_loop::<T, true>(len, index, weights, table, ld, n, init, dst) }
+            unsafe { scalar::gather_sum_loop::<T, S, true>(len, index, weights, table, ld, n, init, dst) }
         }
 
         #[doc = concat!("# Safety\n", $isa, " is there; see the contract's `relu`.")]

@@ -19,9 +19,10 @@ mod neon;
 
 use std::sync::Arc;
 
-use crate::dtype::Element;
+use crate::dtype::{Element, Stored};
 use crate::error::{Error, Result};
-use contract::{Kernels, Ops};
+use contract::{GatherSum, Kernels, Ops};
+use half::{bf16, f16};
 
 pub(crate) use blocking::{GemmOperands, gemm, pack_len, part, symmetric_gemm};
 
@@ -127,6 +128,30 @@ impl KernelElement for f64 {
     }
 }
 
+/// A type an embedding table can be stored in beside computations in `T`, with an entry in every table.
+pub trait TableElement<T: KernelElement>: Stored<T> {
+    /// This type's gather-and-sum.
+    fn gather_sum(kernels: &'static Kernels) -> GatherSum<T, Self>;
+}
+
+impl<T: KernelElement> TableElement<T> for T {
+    fn gather_sum(kernels: &'static Kernels) -> GatherSum<T, T> {
+        T::ops(kernels).gather_sum
+    }
+}
+
+impl TableElement<f32> for f16 {
+    fn gather_sum(kernels: &'static Kernels) -> GatherSum<f32, f16> {
+        kernels.half.gather_sum_f16
+    }
+}
+
+impl TableElement<f32> for bf16 {
+    fn gather_sum(kernels: &'static Kernels) -> GatherSum<f32, bf16> {
+        kernels.half.gather_sum_bf16
+    }
+}
+
 /// The chosen kernels and the threads to run them on. Cheap to clone; nothing asks the CPU again after construction.
 ///
 /// Results do not depend on the number of threads: work is split over rows, columns and episodes, never over a sum.
@@ -190,6 +215,11 @@ impl Cpu {
     /// On how many threads work is spread.
     pub fn thread_count(&self) -> usize {
         self.threads
+    }
+
+    /// The table.
+    pub(crate) fn kernels(&self) -> &'static Kernels {
+        self.kernels
     }
 
     /// The operations for one element type.

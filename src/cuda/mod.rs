@@ -7,6 +7,7 @@
 mod arch;
 mod buffer;
 mod driver;
+mod gemm;
 mod graph;
 mod launch;
 mod layout;
@@ -15,6 +16,7 @@ mod module;
 pub use arch::Arch;
 pub use buffer::{Buffer, Pinned};
 pub use driver::Cuda;
+pub use gemm::{Form, Gemm, Operand, Precision};
 pub use graph::Graph;
 pub use launch::{Args, Device, Launch};
 pub use layout::{Layout, Span};

@@ -92,6 +92,14 @@ impl<'a, T: KernelElement> EpisodeSet<'a, T> {
         self.rows[t]..self.rows[t + 1]
     }
 
+    /// Stored pairs of episode t; 0 for dense inputs.
+    pub(crate) fn nnz_of(&self, t: usize) -> usize {
+        match &self.inputs {
+            Inputs::Dense(_) => 0,
+            Inputs::Bags(x) => x.nnz_of(self.range(t)),
+        }
+    }
+
     /// The most stored pairs of one episode.
     pub(crate) fn most_nnz(&self) -> usize {
         match &self.inputs {

@@ -32,10 +32,10 @@ pub(super) fn rows(shape: &MlpShape, context: usize) -> Range<u32> {
     (shape.input - context) as u32..shape.input as u32
 }
 
-/// The context's weights, context x hidden, from a first layer.
-pub(super) fn weights<T: KernelElement>(shape: &MlpShape, context: usize, first: &[T], dst: &mut [T]) {
+/// The context's weights, context x hidden, from a first layer whose element i is `first(i)`.
+pub(super) fn weights<T: KernelElement>(shape: &MlpShape, context: usize, first: impl Fn(usize) -> T, dst: &mut [T]) {
     for (i, row) in dst.chunks_exact_mut(shape.hidden()).enumerate() {
-        row.iter_mut().enumerate().for_each(|(unit, w)| *w = first[place(shape, context, i, unit)]);
+        row.iter_mut().enumerate().for_each(|(unit, w)| *w = first(place(shape, context, i, unit)));
     }
 }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dtype::Element;
+use crate::dtype::{Element, Stored};
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Rng};
 
@@ -118,13 +118,14 @@ impl MlpShape {
     }
 }
 
-/// The weights of an MLP.
+/// The weights of an MLP. An embedding table may be stored in another type `S` than all else, to halve its memory:
+/// [`f16`](crate::f16) or [`bf16`](crate::bf16) beside f32.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Params<T> {
+pub struct Params<T, S = T> {
     /// The sizes.
     pub shape: MlpShape,
     /// First layer: hidden x input for dense rows, vocabulary x hidden for token bags.
-    pub first: Vec<T>,
+    pub first: Vec<S>,
     /// First layer's bias.
     pub bias: Vec<T>,
     /// Layers 2 to L: weight (outputs x inputs), then bias, one after the other.
@@ -134,10 +135,7 @@ pub struct Params<T> {
 impl<T: Element> Params<T> {
     /// All zeros: a place for gradients and moments.
     pub fn zeros(shape: &MlpShape) -> Result<Self> {
-        shape.validate()?;
-        let vector = |n| vec![T::ZERO; n];
-        let (first, bias, head) = (vector(shape.first_len()), vector(shape.hidden()), vector(shape.head_len()));
-        Ok(Self { shape: shape.clone(), first, bias, head })
+        Self::stored_zeros(shape)
     }
 
     /// Random weights: normal with variance 2 / inputs (He et al., "Delving deep into rectifiers", 2015, eq. 10), 1 /
@@ -145,23 +143,44 @@ impl<T: Element> Params<T> {
     /// deviation `embedding_std`. Small (0.02), tokens never seen in training, of which a new language has many, say
     /// little; large (near 1), the table begins as a random projection that keeps the texts' similarities.
     pub fn random(shape: &MlpShape, embedding_std: f64, seed: u64) -> Result<Self> {
-        let mut params = Self::zeros(shape)?;
+        Self::stored_random(shape, embedding_std, seed)
+    }
+}
+
+impl<T: Element, S: Stored<T>> Params<T, S> {
+    /// [`Params::zeros`] with the first layer stored in `S`.
+    pub fn stored_zeros(shape: &MlpShape) -> Result<Self> {
+        shape.validate()?;
+        let vector = |n| vec![T::ZERO; n];
+        let (bias, head) = (vector(shape.hidden()), vector(shape.head_len()));
+        Ok(Self { shape: shape.clone(), first: vec![S::default(); shape.first_len()], bias, head })
+    }
+
+    /// [`Params::random`] with the first layer stored in `S`: the same numbers, rounded.
+    pub fn stored_random(shape: &MlpShape, embedding_std: f64, seed: u64) -> Result<Self> {
+        let mut params = Self::stored_zeros(shape)?;
         let mut rng = Rng::new(seed, 0, 0, Purpose::Init);
         let gain = |last: bool| if last { 1.0f64 } else { 2.0 };
         let std = match shape.kind {
             InputKind::Dense => (gain(shape.layers() == 1) / shape.input as f64).sqrt(),
             InputKind::Bag => embedding_std,
         };
-        fill_normal(&mut rng, std, &mut params.first);
+        fill_normal::<T, S>(&mut rng, std, &mut params.first);
         let layers: Vec<_> = shape.head_layers().collect();
         for (i, layer) in layers.iter().enumerate() {
             let scale = (gain(i + 1 == layers.len()) / layer.inputs as f64).sqrt();
-            fill_normal(&mut rng, scale, &mut params.head[layer.weight.clone()]);
+            fill_normal::<T, T>(&mut rng, scale, &mut params.head[layer.weight.clone()]);
         }
         Ok(params)
     }
+
+    /// The same weights with the first layer stored in another type, each number rounded to the nearest there.
+    pub fn restored<R: Stored<T>>(&self) -> Params<T, R> {
+        let first = self.first.iter().map(|x| R::narrow(x.widen())).collect();
+        Params { shape: self.shape.clone(), first, bias: self.bias.clone(), head: self.head.clone() }
+    }
 }
 
-fn fill_normal<T: Element>(rng: &mut Rng, scale: f64, dst: &mut [T]) {
-    dst.iter_mut().for_each(|x| *x = T::from_f64(scale * rng.normal()));
+fn fill_normal<T: Element, S: Stored<T>>(rng: &mut Rng, scale: f64, dst: &mut [S]) {
+    dst.iter_mut().for_each(|x| *x = S::narrow(T::from_f64(scale * rng.normal())));
 }

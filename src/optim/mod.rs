@@ -3,7 +3,14 @@
 //! A row of an embedding table that no text of a batch contains has a gradient of zero, but a dense optimiser would
 //! still move it (moments decay, weights shrink). Those updates are made late: before a row is read or updated, the
 //! steps it missed are caught up one by one, with the same operations a dense optimiser would have done. So the result
-//! has the same bits as dense AdamW or SGD, and a step costs what it touches.
+//! has the same bits as dense AdamW or SGD, and a step costs what it touches, and what that missed since it was last
+//! touched: at most one small update for each row and step, as late as can be.
+//!
+//! A table stored in half precision is widened a row at a time, updated and rounded to the nearest half, ties to even;
+//! its moments are f32. An update below half the distance to the next half (1/256 of the weight in bf16 and 1/2048 in
+//! f16, at most) therefore leaves the weight as it is, however often it comes: the moments do not save up what rounding
+//! took. So a half table needs a rate well above these, as AdamW's steps of about `lr` usually are for weights of the
+//! size of `lr` to 100 `lr`. A missed step rounds as a step would have; late and dense updates have the same bits here too.
 #![forbid(unsafe_code)]
 
 mod adamw;
@@ -12,10 +19,13 @@ mod sgd;
 
 pub use schedule::Schedule;
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Lane;
 use crate::cpu::{Cpu, KernelElement};
+use crate::dtype::Stored;
 use crate::error::{Error, Result};
 use crate::meta::MetaGradient;
 use crate::model::{InputKind, MlpShape, Params};
@@ -102,6 +112,8 @@ pub struct Optimizer<T: KernelElement> {
     v: Params<T>,
     /// For token bags: the step up to which each embedding row has been brought.
     rows_at: Vec<u64>,
+    /// One row of a half table, widened.
+    wide: Vec<T>,
 }
 
 /// An optimiser's state as a checkpoint keeps it.
@@ -122,7 +134,8 @@ impl<T: KernelElement> Optimizer<T> {
         schedule.validate()?;
         let rows = if shape.kind == InputKind::Bag { shape.input } else { 0 };
         let (m, v) = (Params::zeros(shape)?, Params::zeros(shape)?);
-        Ok(Self { rule, schedule, lane: Lane::new(cpu), step: 0, m, v, rows_at: vec![0; rows] })
+        let wide = vec![T::ZERO; if rows == 0 { 0 } else { shape.hidden() }];
+        Ok(Self { rule, schedule, lane: Lane::new(cpu), step: 0, m, v, rows_at: vec![0; rows], wide })
     }
 
     /// Continues from a saved state, taken after [`Optimizer::flush`]. Fails if it is of another shape.
@@ -151,22 +164,25 @@ impl<T: KernelElement> Optimizer<T> {
     }
 
     /// Brings the embedding rows of `tokens` up to date; call it before a batch with these tokens is computed.
-    pub fn catch_up(&mut self, params: &mut Params<T>, tokens: &[u32]) -> Result<()> {
+    pub fn catch_up<S: Stored<T>>(&mut self, params: &mut Params<T, S>, tokens: &[u32]) -> Result<()> {
         self.check(params, tokens)?;
         tokens.iter().try_for_each(|&token| self.catch_up_row(params, token as usize))
     }
 
     /// Brings everything up to date: before weights are read as a whole, saved or validated.
-    pub fn flush(&mut self, params: &mut Params<T>) -> Result<()> {
+    pub fn flush<S: Stored<T>>(&mut self, params: &mut Params<T, S>) -> Result<()> {
         self.check(params, &[])?;
         (0..self.rows_at.len()).try_for_each(|row| self.catch_up_row(params, row))
     }
 
     /// Fails for weights of another shape, or tokens without a row.
-    fn check(&self, params: &Params<T>, tokens: &[u32]) -> Result<()> {
+    fn check<S: Stored<T>>(&self, params: &Params<T, S>, tokens: &[u32]) -> Result<()> {
         if params.shape != self.m.shape {
             let detail = format!("weights of {:?}, moments of {:?}", params.shape, self.m.shape);
             return Err(Error::shape("optimizer", detail));
+        }
+        if params.shape.kind == InputKind::Dense && S::STORED != T::DTYPE {
+            return Err(Error::config("weights", "only an embedding table may be stored in half precision"));
         }
         match tokens.iter().find(|&&token| token as usize >= self.rows_at.len()) {
             Some(token) => Err(Error::shape("optimizer", format!("row {token} of {}", self.rows_at.len()))),
@@ -174,7 +190,7 @@ impl<T: KernelElement> Optimizer<T> {
         }
     }
 
-    fn catch_up_row(&mut self, params: &mut Params<T>, row: usize) -> Result<()> {
+    fn catch_up_row<S: Stored<T>>(&mut self, params: &mut Params<T, S>, row: usize) -> Result<()> {
         let done = self.rows_at[row];
         if done == self.step || self.rests(done) {
             return Ok(());
@@ -183,11 +199,16 @@ impl<T: KernelElement> Optimizer<T> {
         let h = params.shape.hidden();
         let range = row * h..(row + 1) * h;
         for t in done..self.step {
-            let lr = self.schedule.rate(t);
-            let (m, v) = (&mut self.m.first[range.clone()], &mut self.v.first[range.clone()]);
-            self.rule.apply(&mut self.lane, t + 1, lr, None, [m, v, &mut params.first[range.clone()]])?;
+            self.apply_row(&mut params.first[range.clone()], range.clone(), t, None)?;
         }
         Ok(())
+    }
+
+    /// Step `t` (from 0) of some elements of the first layer, at `range` of the moments.
+    fn apply_row<S: Stored<T>>(&mut self, row: &mut [S], range: Range<usize>, t: u64, g: Option<&[T]>) -> Result<()> {
+        let lr = self.schedule.rate(t);
+        let (m, v) = (&mut self.m.first[range.clone()], &mut self.v.first[range]);
+        S::change_row(row, &mut self.wide, |w| self.rule.apply(&mut self.lane, t + 1, lr, g, [m, v, w]))
     }
 
     /// A row that was never touched and does not shrink stays as it is.
@@ -201,21 +222,20 @@ impl<T: KernelElement> Optimizer<T> {
     /// One step down the gradient. The rows of `gradient` are caught up here if they were not before.
     ///
     /// Fails, with nothing changed, where weights and gradient are not of the optimiser's shape.
-    pub fn step(&mut self, params: &mut Params<T>, gradient: &MetaGradient<T>) -> Result<()> {
+    pub fn step<S: Stored<T>>(&mut self, params: &mut Params<T, S>, gradient: &MetaGradient<T>) -> Result<()> {
         self.check_gradient(gradient)?;
         self.catch_up(params, &gradient.rows)?;
         let (t, lr, h) = (self.step + 1, self.schedule.rate(self.step), params.shape.hidden());
-        let lane = &mut self.lane;
-        let (m, v) = (&mut self.m, &mut self.v);
         if params.shape.kind == InputKind::Dense {
-            self.rule.apply(lane, t, lr, Some(&gradient.first), [&mut m.first, &mut v.first, &mut params.first])?;
+            let range = 0..params.first.len();
+            self.apply_row(&mut params.first, range, self.step, Some(&gradient.first))?;
         }
         for (&row, g) in gradient.rows.iter().zip(gradient.first.chunks_exact(h)) {
             let range = row as usize * h..(row as usize + 1) * h;
-            let (m, v) = (&mut m.first[range.clone()], &mut v.first[range.clone()]);
-            self.rule.apply(lane, t, lr, Some(g), [m, v, &mut params.first[range]])?;
+            self.apply_row(&mut params.first[range.clone()], range, self.step, Some(g))?;
             self.rows_at[row as usize] = t;
         }
+        let (lane, m, v) = (&mut self.lane, &mut self.m, &mut self.v);
         self.rule.apply(lane, t, lr, Some(&gradient.bias), [&mut m.bias, &mut v.bias, &mut params.bias])?;
         self.rule.apply(lane, t, lr, Some(&gradient.head), [&mut m.head, &mut v.head, &mut params.head])?;
         self.step = t;

@@ -31,11 +31,15 @@ pub const SUMMARIZE: &str = "summarize";
 /// The name of answer-sentence selection.
 pub const ANSWER: &str = "answer";
 
+use serde::Deserialize;
+use serde_json::Value;
+
 use crate::checkpoint::Checkpoint;
 use crate::episode::SetBuffer;
 use crate::error::{Error, Result};
 use crate::meta::{InnerLoop, Order};
 use crate::text::{Bag, Featurizer, Idf, TextConfig};
+use crate::train::Algorithm;
 
 /// Fails where a checkpoint is for another task.
 fn expect_task(checkpoint: &Checkpoint, task: &str) -> Result<()> {
@@ -63,8 +67,14 @@ fn text_pipeline(checkpoint: &Checkpoint) -> Result<(Featurizer, Option<Idf>)> {
 /// The inner loop a checkpoint was trained with, for adapting without a gradient.
 fn inner_loop(checkpoint: &Checkpoint) -> Result<InnerLoop<'static>> {
     let train = &checkpoint.config["train"];
+    let algorithm = match &train["algorithm"] {
+        Value::Null => Algorithm::default(),
+        name => {
+            Algorithm::deserialize(name).map_err(|e| Error::config("checkpoint", format!("train.algorithm: {e}")))?
+        }
+    };
     match (train["inner_steps"].as_u64(), train["inner_lr"].as_f64()) {
-        (Some(steps), Some(lr)) => Ok(InnerLoop::sgd(steps as usize, lr, Order::Evaluate)),
+        (Some(steps), Some(lr)) => Ok(InnerLoop { order: Order::Evaluate, ..algorithm.inner_loop(steps as usize, lr) }),
         _ => Err(Error::config("checkpoint", "its settings lack train.inner_steps or train.inner_lr")),
     }
 }

@@ -1,7 +1,8 @@
 //! Softmax cross-entropy, gathered sums, column sums and bag products of every table against the truth.
 
-use metaglot::cpu::KernelElement;
-use metaglot::{Bags, Element, Purpose, Rng};
+use metaglot::backend::BagIndex;
+use metaglot::cpu::{KernelElement, TableElement};
+use metaglot::{Bags, Element, MatRef, Purpose, Rng};
 
 use super::cases::{GatherCase, SoftmaxCase};
 use super::padded::Padded;
@@ -88,12 +89,20 @@ pub fn softmax_block<T: KernelElement>(tables: &mut Tables<T>, seed: u64, case: 
     }
 }
 
-/// Gathered rows, whole and cut at a column.
-pub fn gather_sum<T: KernelElement>(tables: &mut Tables<T>, case: &GatherCase) {
+/// Gathered rows of a table stored in `S`, whole and cut at a column; the truth is that of the widened table.
+pub fn gather_sum<T: KernelElement, S: TableElement<T>>(tables: &mut Tables<T>, case: &GatherCase) {
     let mut rng = Rng::new(case.seed, 0, 0, Purpose::Data);
     let index: Vec<u32> = (0..case.len).map(|_| rng.below(case.rows) as u32).collect();
     let cut = rng.below(case.n + 1);
-    let table = Padded::<T>::matrix(case.rows, case.n, case.gap, case.gap + 1, || case.fill.draw(&mut rng));
+    // The gaps between the rows, and what is around them, are NaN.
+    let (ld, offset) = (case.n + case.gap, case.gap + 1);
+    let mut stored = vec![S::narrow(T::from_f64(f64::NAN)); offset + case.rows * ld + 1];
+    for row in stored[offset..].chunks_mut(ld.max(1)).take(case.rows) {
+        row[..case.n].iter_mut().for_each(|x| *x = S::narrow(T::from_f64(case.fill.draw(&mut rng))));
+    }
+    let part =
+        |c: std::ops::Range<usize>| MatRef::with_ld(&stored[offset + c.start..], case.rows, c.len(), ld).unwrap();
+    let entry = |i: u32, h: usize| part(0..case.n).row(i as usize)[h].widen().to_f64();
     let weights = Padded::<T>::row(case.len, 3, || case.fill.draw(&mut rng));
     let init = Padded::<T>::row(case.n, 5, || case.fill.draw(&mut rng));
     let one = |h: usize| {
@@ -101,21 +110,21 @@ pub fn gather_sum<T: KernelElement>(tables: &mut Tables<T>, case: &GatherCase) {
         if case.init {
             sum.add(1.0, init.at(0, h));
         }
-        index.iter().enumerate().for_each(|(j, &i)| sum.add(weights.at(0, j), table.at(i as usize, h)));
+        index.iter().enumerate().for_each(|(j, &i)| sum.add(weights.at(0, j), entry(i, h)));
         sum.wanted(precision::<T>())
     };
     let wanted: Vec<Wanted> = (0..case.n).map(one).collect();
     for (isa, lane) in &mut tables.lanes {
-        let what = label::<T>(*isa, 1, "gather_sum", case);
+        let what = label::<T>(*isa, 1, "gather_sum", &(S::STORED, case));
         let whole = Padded::<T>::row(case.n, case.gap, || f64::NAN);
         let [mut dst, mut parts] = [whole.clone(), whole];
         let start = case.init.then(|| init.slice());
-        lane.gather_sum(&index, weights.slice(), table.view(), start, dst.slice_mut()).unwrap();
+        lane.gather_sum(&index, weights.slice(), part(0..case.n), start, dst.slice_mut()).unwrap();
         dst.assert_frame(&what);
         assert_met(&what, &wanted, &dst.values());
         for cols in [0..cut, cut..case.n] {
             let start = case.init.then(|| &init.slice()[cols.clone()]);
-            let (table, dst) = (table.part(0..case.rows, cols.clone()), &mut parts.slice_mut()[cols]);
+            let (table, dst) = (part(cols.clone()), &mut parts.slice_mut()[cols]);
             lane.gather_sum(&index, weights.slice(), table, start, dst).unwrap();
         }
         assert!(parts.bits() == dst.bits(), "{what}: other bits when cut at column {cut}");
@@ -162,8 +171,8 @@ pub fn random_bags<T: Element>(rng: &mut Rng, lengths: &[usize], vocabulary: usi
     (tokens, weights, offsets)
 }
 
-/// `a . b + 1` of bags, in both orders and with themselves.
-pub fn gram_bags<T: KernelElement>(tables: &mut Tables<T>, seed: u64, case: &(usize, usize, usize)) {
+/// `a . b + 1` of bags in both orders and with themselves: the truth, and the same bits whichever set is indexed.
+pub fn bag_gram<T: KernelElement>(seed: u64, case: &(usize, usize, usize)) {
     let &(na, nb, vocabulary) = case;
     let mut rng = Rng::new(seed, 0, 0, Purpose::Data);
     let (tokens, weights, offsets) = random_bags::<T>(&mut rng, &[na, nb, na], vocabulary);
@@ -179,18 +188,24 @@ pub fn gram_bags<T: KernelElement>(tables: &mut Tables<T>, seed: u64, case: &(us
         sum.add(1.0, 1.0);
         sum.wanted(precision::<T>())
     };
-    let wanted: Vec<Wanted> = (0..9).map(|i| one(i / 3, i % 3)).collect();
-    for (isa, lane) in &mut tables.lanes {
-        let what = label::<T>(*isa, 1, "gram_bags", &(seed, case));
-        let mut bits = vec![];
-        for symmetric in [false, true] {
-            let mut dst = Padded::<T>::matrix(3, 3, 2, 1, || f64::NAN);
-            lane.gram_bags(&bags, 0..3, &bags, 0..3, symmetric, &mut dst.view_mut()).unwrap();
-            dst.assert_frame(&what);
-            assert_met(&what, &wanted, &dst.values());
-            bits.push(dst.bits());
-        }
-        assert!(bits[0] == bits[1], "{what}: the symmetric form has other bits");
+    let what = format!("{}/bag_gram, {seed}, {case:?}", T::DTYPE.name());
+    let gram = |of: std::ops::Range<usize>, indexed: std::ops::Range<usize>| {
+        let (a, b) = (bags.rows_range(of.start, of.end), bags.rows_range(indexed.start, indexed.end));
+        // What an earlier index left must not matter.
+        let mut memory = vec![u32::MAX; BagIndex::<T>::memory_len(b.nnz())];
+        let mut dst = Padded::<T>::matrix(of.len(), indexed.len(), 2, 1, || f64::NAN);
+        BagIndex::new(b, &mut memory).unwrap().gram(&a, dst.view_mut()).unwrap();
+        dst.assert_frame(&what);
+        let wanted: Vec<Wanted> =
+            of.flat_map(|i| indexed.clone().map(move |j| (i, j))).map(|(i, j)| one(i, j)).collect();
+        assert_met(&what, &wanted, &dst.values());
+        dst
+    };
+    let whole = gram(0..3, 0..3);
+    let (part, other) = (gram(0..1, 1..3), gram(1..3, 0..1));
+    for j in 0..2 {
+        let bits = [whole.at(0, 1 + j), whole.at(1 + j, 0), part.at(0, j), other.at(j, 0)].map(f64::to_bits);
+        assert!(bits.iter().all(|&b| b == bits[0]), "{what}: other bits in another order");
     }
 }
 

@@ -17,6 +17,7 @@ pub struct Precision {
 pub fn precision<T: Element>() -> Precision {
     match T::DTYPE {
         Dtype::F32 => Precision { eps: f64::from(f32::EPSILON), tiny: f64::from(f32::from_bits(1)) },
+        Dtype::F16 | Dtype::Bf16 => unreachable!("nothing is computed in half precision"),
         Dtype::F64 => Precision { eps: f64::EPSILON, tiny: f64::from_bits(1) },
     }
 }

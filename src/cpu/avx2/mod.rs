@@ -1,4 +1,4 @@
-//! AVX2 and FMA: replaces what is faster here, inherits the rest from scalar.
+//! AVX2, FMA and F16C: a version of every operation.
 
 mod bag;
 mod entries;
@@ -8,16 +8,17 @@ mod pack;
 
 use std::arch::x86_64::{__m256, __m256d};
 
-use super::Isa;
-use super::contract::{Kernels, Ops};
-use super::scalar;
+use half::{bf16, f16};
 
-/// The table for machines with AVX2 and FMA.
+use super::Isa;
+use super::contract::{HalfOps, Kernels, Ops};
+
+/// The table for machines with AVX2, FMA and F16C.
 pub const KERNELS: Kernels = Kernels {
     isa: Isa::Avx2,
     f32: Ops {
         gemm: gemm::F32_6X16,
-        gather_sum: bag::f32_gather_sum,
+        gather_sum: bag::f32_gather_sum::<f32>,
         relu: entries::relu::<f32>,
         relu_mask: entries::relu_mask::<f32>,
         softmax_xent: entries::softmax_xent::<Wide32, Wide32>,
@@ -27,11 +28,10 @@ pub const KERNELS: Kernels = Kernels {
         col_sum: entries::col_sum::<Wide32>,
         sgd: entries::sgd::<f32>,
         adamw: entries::adamw::<f32>,
-        ..scalar::KERNELS.f32
     },
     f64: Ops {
         gemm: gemm::F64_6X8,
-        gather_sum: entries::gather_sum::<f64>,
+        gather_sum: entries::gather_sum::<f64, f64>,
         relu: entries::relu::<f64>,
         relu_mask: entries::relu_mask::<f64>,
         softmax_xent: entries::softmax_xent::<Wide64, Wide64>,
@@ -41,8 +41,8 @@ pub const KERNELS: Kernels = Kernels {
         col_sum: entries::col_sum::<Wide64>,
         sgd: entries::sgd::<f64>,
         adamw: entries::adamw::<f64>,
-        ..scalar::KERNELS.f64
     },
+    half: HalfOps { gather_sum_f16: bag::f32_gather_sum::<f16>, gather_sum_bf16: bag::f32_gather_sum::<bf16> },
 };
 
 /// The register of each type.

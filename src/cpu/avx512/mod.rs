@@ -31,7 +31,7 @@ pub const KERNELS: Kernels = Kernels {
     },
     f64: Ops {
         gemm: gemm::F64_14X16,
-        gather_sum: entries::gather_sum::<f64>,
+        gather_sum: entries::gather_sum::<f64, f64>,
         relu: entries::relu::<f64>,
         relu_mask: entries::relu_mask::<f64>,
         softmax_xent: entries::softmax_xent::<Wide64, __m256d>,
@@ -41,8 +41,8 @@ pub const KERNELS: Kernels = Kernels {
         col_sum: entries::col_sum::<Wide64>,
         sgd: entries::sgd::<f64>,
         adamw: entries::adamw::<f64>,
-        ..avx2::KERNELS.f64
     },
+    ..avx2::KERNELS
 };
 
 /// The register of each type.

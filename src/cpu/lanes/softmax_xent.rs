@@ -183,39 +183,75 @@ pub unsafe fn softmax_xent_rop<L: Lanes, S: Lanes<T = L::T>>(
     scale: L::T,
     rdz: *mut L::T,
 ) {
-    // SAFETY: the contract is passed on unchanged, one row after the other; the vector count is that of a row.
+    // SAFETY: the contract is passed on unchanged; the vector count is that of a row.
     unsafe {
-        let row = |i: usize| (p.add(i * n), rz.add(i * n), rdz.add(i * n));
         match n.div_ceil(L::N) {
             0 => {}
-            1 if n <= S::N => (0..m).for_each(|i| short_rop::<S, 1>(n, row(i), scale)),
-            1 => (0..m).for_each(|i| short_rop::<L, 1>(n, row(i), scale)),
-            2 => (0..m).for_each(|i| short_rop::<L, 2>(n, row(i), scale)),
-            3 => (0..m).for_each(|i| short_rop::<L, 3>(n, row(i), scale)),
-            4 => (0..m).for_each(|i| short_rop::<L, 4>(n, row(i), scale)),
-            _ => (0..m).for_each(|i| long_rop::<L>(n, row(i), scale)),
+            1 if n <= S::N => short_rop::<S, 1>(m, n, p, rz, scale, rdz),
+            1 => short_rop::<L, 1>(m, n, p, rz, scale, rdz),
+            2 => short_rop::<L, 2>(m, n, p, rz, scale, rdz),
+            3 => short_rop::<L, 3>(m, n, p, rz, scale, rdz),
+            4 => short_rop::<L, 4>(m, n, p, rz, scale, rdz),
+            _ => (0..m).for_each(|i| long_rop::<L>(n, (p.add(i * n), rz.add(i * n), rdz.add(i * n)), scale)),
         }
     }
 }
 
 type RopRow<T> = (*const T, *const T, *mut T);
 
+/// Rows of `V` vectors, four at a time: a masked store takes the place of a whole register in the store buffer, and a load
+/// of the row behind, which that place covers, waits until the store has left it. So four rows are loaded first.
+///
 /// # Safety
-/// As [`softmax_xent_rop`] for one row of `V` vectors.
+/// As [`softmax_xent_rop`], and a row has `V` vectors.
 #[inline(always)]
-unsafe fn short_rop<L: Lanes, const V: usize>(n: usize, (p, rz, rdz): RopRow<L::T>, scale: L::T) {
-    // SAFETY: v < V: the vectors lie in the row; all of it is read before rdz, which may be rz, is written.
+unsafe fn short_rop<L: Lanes, const V: usize>(
+    m: usize,
+    n: usize,
+    p: *const L::T,
+    rz: *const L::T,
+    scale: L::T,
+    rdz: *mut L::T,
+) {
+    // SAFETY: rows i .. i + 4 (or i) are below m.
+    unsafe {
+        let rows = |i: usize| (p.add(i * n), rz.add(i * n), rdz.add(i * n));
+        let mut i = 0;
+        while i + 4 <= m {
+            rop_rows::<L, V, 4>(n, rows(i), scale);
+            i += 4;
+        }
+        while i < m {
+            rop_rows::<L, V, 1>(n, rows(i), scale);
+            i += 1;
+        }
+    }
+}
+
+/// `R` rows of `V` vectors.
+///
+/// # Safety
+/// As [`softmax_xent_rop`] for the rows from these on.
+#[inline(always)]
+unsafe fn rop_rows<L: Lanes, const V: usize, const R: usize>(n: usize, (p, rz, rdz): RopRow<L::T>, scale: L::T) {
+    // SAFETY: i < R, v < V: the vectors lie in the rows; all of them are read before rdz, which may be rz, is written.
     unsafe {
         let zero = L::splat(L::T::ZERO);
-        let (mut ps, mut rs, mut sum) = ([zero; V], [zero; V], zero);
-        for v in 0..V {
-            ps[v] = load_vector(p, n, v, L::T::ZERO);
-            rs[v] = load_vector(rz, n, v, L::T::ZERO);
-            sum = ps[v].fma(rs[v], sum);
+        let (mut ps, mut rs, mut means) = ([[zero; V]; R], [[zero; V]; R], [zero; R]);
+        for i in 0..R {
+            let mut sum = zero;
+            for v in 0..V {
+                ps[i][v] = load_vector(p.add(i * n), n, v, L::T::ZERO);
+                rs[i][v] = load_vector(rz.add(i * n), n, v, L::T::ZERO);
+                sum = ps[i][v].fma(rs[i][v], sum);
+            }
+            means[i] = L::splat(sum.sum());
         }
-        let mean = L::splat(sum.sum());
-        for v in 0..V {
-            store_vector(ps[v].mul(L::splat(scale)).mul(rs[v].sub(mean)), rdz, n, v);
+        for i in 0..R {
+            for v in 0..V {
+                let rest = rs[i][v].sub(means[i]);
+                store_vector(ps[i][v].mul(L::splat(scale)).mul(rest), rdz.add(i * n), n, v);
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! NEON: replaces what is faster here, inherits the rest from scalar.
+//! NEON: a version of every operation.
 
 mod entries;
 mod gemm;
@@ -6,16 +6,17 @@ mod lanes;
 
 use std::arch::aarch64::{float32x4_t, float64x2_t};
 
+use half::{bf16, f16};
+
 use super::Isa;
-use super::contract::{Kernels, Ops};
-use super::scalar;
+use super::contract::{HalfOps, Kernels, Ops};
 
 /// The table for 64-bit Arm.
 pub const KERNELS: Kernels = Kernels {
     isa: Isa::Neon,
     f32: Ops {
         gemm: gemm::F32_8X12,
-        gather_sum: entries::gather_sum::<f32>,
+        gather_sum: entries::gather_sum::<f32, f32>,
         relu: entries::relu::<f32>,
         relu_mask: entries::relu_mask::<f32>,
         softmax_xent: entries::softmax_xent::<Wide32, Wide32>,
@@ -25,11 +26,10 @@ pub const KERNELS: Kernels = Kernels {
         col_sum: entries::col_sum::<Wide32>,
         sgd: entries::sgd::<f32>,
         adamw: entries::adamw::<f32>,
-        ..scalar::KERNELS.f32
     },
     f64: Ops {
         gemm: gemm::F64_8X6,
-        gather_sum: entries::gather_sum::<f64>,
+        gather_sum: entries::gather_sum::<f64, f64>,
         relu: entries::relu::<f64>,
         relu_mask: entries::relu_mask::<f64>,
         softmax_xent: entries::softmax_xent::<Wide64, Wide64>,
@@ -39,7 +39,10 @@ pub const KERNELS: Kernels = Kernels {
         col_sum: entries::col_sum::<Wide64>,
         sgd: entries::sgd::<f64>,
         adamw: entries::adamw::<f64>,
-        ..scalar::KERNELS.f64
+    },
+    half: HalfOps {
+        gather_sum_f16: entries::gather_sum::<f32, f16>,
+        gather_sum_bf16: entries::gather_sum::<f32, bf16>,
     },
 };
 

@@ -3,13 +3,14 @@
 mod activation;
 mod bag;
 mod gemm;
-mod gram;
 mod reduce;
 mod softmax_xent;
 mod update;
 
+use half::{bf16, f16};
+
 use super::Isa;
-use super::contract::{Kernels, Ops};
+use super::contract::{HalfOps, Kernels, Ops};
 use crate::dtype::Element;
 
 pub(super) use activation::{relu_loop, relu_mask_loop};
@@ -18,14 +19,17 @@ pub(super) use reduce::{axpby_loop, axpy_loop};
 pub(super) use update::{adamw_loop, sgd_loop};
 
 /// The reference table.
-pub const KERNELS: Kernels =
-    Kernels { isa: Isa::Scalar, f32: ops::<f32>(gemm::F32_4X8), f64: ops::<f64>(gemm::F64_4X8) };
+pub const KERNELS: Kernels = Kernels {
+    isa: Isa::Scalar,
+    f32: ops::<f32>(gemm::F32_4X8),
+    f64: ops::<f64>(gemm::F64_4X8),
+    half: HalfOps { gather_sum_f16: bag::gather_sum::<f32, f16>, gather_sum_bf16: bag::gather_sum::<f32, bf16> },
+};
 
 const fn ops<T: Element>(gemm: super::contract::Gemm<T>) -> Ops<T> {
     Ops {
         gemm,
-        gather_sum: bag::gather_sum::<T>,
-        bag_dot: gram::bag_dot::<T>,
+        gather_sum: bag::gather_sum::<T, T>,
         relu: activation::relu::<T>,
         relu_mask: activation::relu_mask::<T>,
         softmax_xent: softmax_xent::softmax_xent::<T>,

@@ -54,8 +54,8 @@ impl<T: KernelElement> Dense<T> {
         let (weights, rest) = rest.split_at_mut(k * shape.hidden());
         let (sums, rest) = rest.split_at_mut(shape.hidden());
         let (shift, rest) = rest.split_at_mut(shape.hidden());
-        let (dc, c_bar) = (&mut rest[..2 * k]).split_at_mut(k);
-        cavia::weights(shape, k, &params.first, weights);
+        let (dc, c_bar) = rest[..2 * k].split_at_mut(k);
+        cavia::weights(shape, k, |i| params.first[i], weights);
         contexts.fill(T::ZERO);
         let Rates::Same(lr) = inner.rates else { unreachable!("validated: one rate") };
         let lr = T::from_f64(lr);

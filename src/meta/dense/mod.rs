@@ -216,12 +216,23 @@ impl<T: KernelElement> Dense<T> {
         if shape.kind == InputKind::Dense {
             return scaled(&mut gradient.first, first);
         }
+        // The gradient has room for all different rows, not for all tokens: repetitions go whenever it is full.
+        let room = gradient.first.len() / h;
+        let mut add = |row: u32| {
+            if gradient.rows.len() >= room {
+                gradient.rows.sort_unstable();
+                gradient.rows.dedup();
+            }
+            if gradient.rows.len() < room {
+                gradient.rows.push(row);
+            }
+        };
         for set in [&batch.query, &batch.support] {
             if let Inputs::Bags(bags) = &set.inputs {
-                (0..bags.rows()).for_each(|i| gradient.rows.extend_from_slice(bags.row(i).0));
+                (0..bags.rows()).for_each(|i| bags.row(i).0.iter().for_each(|&token| add(token)));
             }
         }
-        gradient.rows.extend(cavia::rows(shape, inner.context()));
+        cavia::rows(shape, inner.context()).for_each(add);
         gradient.rows.sort_unstable();
         gradient.rows.dedup();
         for (&row, dst) in gradient.rows.iter().zip(gradient.first.chunks_exact_mut(h)) {

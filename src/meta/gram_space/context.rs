@@ -82,8 +82,8 @@ impl<T: KernelElement> Context<'_, T> {
         memory: &mut ContextMemory<T>,
         [z0, z0_query, out, head, weights_bar]: [&mut [T]; 5],
     ) -> Result<T> {
-        let (shape, params, k) = (&self.step.params.shape, self.step.params, self.sizes.inner.context);
-        cavia::weights(shape, k, &params.first, memory.weights);
+        let (shape, phi, k) = (&self.step.shapes.whole, self.step.head, self.sizes.inner.context);
+        cavia::weights(shape, k, self.step.first, memory.weights);
         self.adapt(lane, memory, z0)?;
         let last = self.slot(self.step.inner.steps) * k;
         let (m, c, h) = (self.sizes.m, shape.outputs(), shape.hidden());
@@ -92,12 +92,12 @@ impl<T: KernelElement> Context<'_, T> {
         z0_query.chunks_exact_mut(h).try_for_each(|row| lane.axpy(T::ONE, memory.shift, row))?;
         let mut saved = mlp::Saved::lay_out(shape, m, self.sizes.query_loss, &mut Carver::over(memory.query));
         let targets = Some((&self.query, self.query.scale(m, c)));
-        let loss = mlp::forward(lane, shape, &params.head, z0_query, targets, &mut saved)?;
+        let loss = mlp::forward(lane, shape, phi, z0_query, targets, &mut saved)?;
         out.copy_from_slice(saved.out_slice());
         if self.step.inner.order == Order::Evaluate {
             return Ok(loss);
         }
-        mlp::backward(lane, shape, &params.head, &mut saved, T::ONE, T::ZERO, Some(head))?;
+        mlp::backward(lane, shape, phi, &mut saved, T::ONE, T::ZERO, Some(head))?;
         z0_query.copy_from_slice(saved.delta(shape));
         lane.col_sum(T::ONE, matrix(z0_query, m, h), T::ZERO, memory.sums)?;
         weights_bar.fill(T::ZERO);
@@ -125,7 +125,7 @@ impl<T: KernelElement> Context<'_, T> {
     }
 
     fn adapt(&self, lane: &mut Lane<T>, memory: &mut ContextMemory<T>, z0: &[T]) -> Result<()> {
-        let (k, h) = (self.sizes.inner.context, self.step.params.shape.hidden());
+        let (k, h) = (self.sizes.inner.context, self.step.shapes.whole.hidden());
         memory.contexts.fill(T::ZERO);
         for step in 0..self.step.inner.steps {
             self.support_pass(lane, memory, z0, step)?;
@@ -139,7 +139,7 @@ impl<T: KernelElement> Context<'_, T> {
 
     /// The pass over the support set at c_step; leaves s_step in `sums`.
     fn support_pass(&self, lane: &mut Lane<T>, memory: &mut ContextMemory<T>, z0: &[T], step: usize) -> Result<()> {
-        let (shape, phi) = (&self.step.params.shape, &self.step.params.head);
+        let (shape, phi) = (&self.step.shapes.whole, self.step.head);
         let (n, h, k) = (self.sizes.n, shape.hidden(), self.sizes.inner.context);
         shift(lane, &memory.contexts[self.slot(step) * k..][..k], memory.weights, memory.shift)?;
         memory.z.copy_from_slice(z0);
@@ -165,7 +165,7 @@ impl<T: KernelElement> Context<'_, T> {
         head: &mut [T],
         weights_bar: &mut [T],
     ) -> Result<()> {
-        let (shape, phi) = (&self.step.params.shape, &self.step.params.head);
+        let (shape, phi) = (&self.step.shapes.whole, self.step.head);
         let (n, h, k) = (self.sizes.n, shape.hidden(), self.sizes.inner.context);
         let loss = (&self.support, self.support.scale(n, shape.outputs()));
         memory.u.fill(T::ZERO);

@@ -8,16 +8,21 @@ use super::context::{Context, ContextMemory};
 use super::memory::{Memory, Sizes};
 use super::rates::{StepRates, scale};
 use super::steps::Core;
-use crate::backend::{Carver, Lane, matrix, matrix_mut};
+use crate::backend::{BagIndex, Carver, Lane, matrix, matrix_mut};
+use bytemuck::cast_slice_mut;
+
 use crate::cpu::KernelElement;
 use crate::error::{Error, Result};
 use crate::meta::plan::Shapes;
 use crate::meta::{Adapt, InnerLoop, InnerMemory, Inputs, Limits, MetaBatch, Order, Outcome, Start, proto_maml};
-use crate::model::{Params, Targets, mlp, saved_len};
+use crate::model::{Targets, mlp, saved_len};
 
 /// What all episodes of a meta-step share.
 pub(super) struct Step<'a, T: KernelElement> {
-    pub params: &'a Params<T>,
+    /// The first layer's elements, widened from whatever they are stored in.
+    pub first: &'a (dyn Fn(usize) -> T + Sync),
+    /// The initial head: theta without the first layer.
+    pub head: &'a [T],
     pub shapes: &'a Shapes,
     pub batch: &'a MetaBatch<'a, T>,
     pub inner: &'a InnerLoop<'a>,
@@ -40,6 +45,8 @@ pub(super) struct Rows<'a, T> {
 struct LaneMemory<'a, T> {
     gram: &'a mut [T],
     gram_query: &'a mut [T],
+    /// Numbers of an index of bags, u32 in the place of elements.
+    index: &'a mut [T],
     /// The body's passes over both sets, where it is frozen; over the support set for prototypes.
     body: &'a mut [T],
     body_query: &'a mut [T],
@@ -62,6 +69,7 @@ impl<'a, T: Copy> LaneMemory<'a, T> {
         Self {
             gram: memory.take_if(!frozen, s.n * s.n),
             gram_query: memory.take_if(!frozen, s.m * s.n),
+            index: memory.take_if(!frozen, BagIndex::<T>::memory_len(s.pairs)),
             body: memory.take(body(s.n)),
             body_query: memory.take_if(frozen, body(s.m)),
             phi0: memory.take_if(prototypes, shapes.whole.head_len()),
@@ -75,7 +83,8 @@ impl<'a, T: Copy> LaneMemory<'a, T> {
 pub(in crate::meta) fn lane_len(shapes: &Shapes, limits: &Limits) -> usize {
     let c = shapes.whole.outputs();
     let [support, query] = [limits.support, limits.query].map(|n| (n, limits.loss_len(n, c)));
-    let sizes = Sizes::new(limits.inner, limits.recompute, support, query);
+    let pairs = [limits.support_nnz, limits.query_nnz];
+    let sizes = Sizes::new(limits.inner, limits.recompute, support, query).with_pairs(pairs);
     let mut memory = Carver::<u8>::counting();
     if limits.inner.context > 0 {
         ContextMemory::lay_out(&shapes.whole, &sizes, &mut memory);
@@ -93,7 +102,8 @@ impl<T: KernelElement> Step<'_, T> {
         let (n, m) = (rows.z.len() / h, rows.z_query.len() / h);
         let kept = |targets: &Targets, n| (n, saved_len(targets, n, c));
         let inner = InnerMemory::of(self.inner);
-        let sizes = Sizes::new(inner, self.limits.recompute, kept(&support, n), kept(&query, m));
+        let pairs = [&self.batch.support, &self.batch.query].map(|set| set.nnz_of(t));
+        let sizes = Sizes::new(inner, self.limits.recompute, kept(&support, n), kept(&query, m)).with_pairs(pairs);
         let Rows { z, z_query, out, gradient } = rows;
         let (bias, rest) = gradient.split_at_mut(h);
         let (head, rest) = rest.split_at_mut(self.shapes.whole.head_len());
@@ -146,12 +156,12 @@ impl<T: KernelElement> Step<'_, T> {
         [z, z_query, out, head, rates]: [&mut [T]; 5],
     ) -> Result<(T, bool)> {
         let (n, m) = (sizes.n, sizes.m);
-        self.grams(lane, t, &mut memory.gram[..n * n], &mut memory.gram_query[..m * n])?;
+        self.grams(lane, t, memory.index, &mut memory.gram[..n * n], &mut memory.gram_query[..m * n])?;
         if sizes.inner.implicit {
-            self.query_gram(lane, t, memory.core.back.query_gram)?;
+            self.query_gram(lane, t, memory.index, memory.core.back.query_gram)?;
         }
         let phi0 = self.start(lane, &support, z, memory)?;
-        let phi0 = if phi0 { &*memory.phi0 } else { &self.params.head };
+        let phi0 = if phi0 { &*memory.phi0 } else { self.head };
         let core = Core {
             shape: &self.shapes.whole,
             inner: self.inner,
@@ -185,7 +195,7 @@ impl<T: KernelElement> Step<'_, T> {
         [z, z_query, out, head, rates]: [&mut [T]; 5],
     ) -> Result<(T, bool)> {
         let (Some(body), last) = (&self.shapes.body, &self.shapes.last) else { return Ok((T::ZERO, true)) };
-        let phi = &self.params.head;
+        let phi = self.head;
         let (body_phi, last_phi) = phi.split_at(body.head_len());
         let mut passes = [
             mlp::Saved::lay_out(body, sizes.n, 0, &mut Carver::over(memory.body)),
@@ -239,12 +249,12 @@ impl<T: KernelElement> Step<'_, T> {
     /// Puts the head with prototypes into memory, if the episode starts there; returns whether it does.
     fn start(&self, lane: &mut Lane<T>, support: &Targets, z: &[T], memory: &mut LaneMemory<T>) -> Result<bool> {
         let (true, Some(body)) = (self.inner.start == Start::Prototypes, &self.shapes.body) else { return Ok(false) };
-        let (body_phi, _) = self.params.head.split_at(body.head_len());
+        let (body_phi, _) = self.head.split_at(body.head_len());
         let n = z.len() / body.hidden();
         let mut pass = mlp::Saved::lay_out(body, n, 0, &mut Carver::over(memory.body));
         mlp::forward(lane, body, body_phi, z, None, &mut pass)?;
         lane.relu(pass.out_slice(), memory.acts)?;
-        memory.phi0.copy_from_slice(&self.params.head);
+        memory.phi0.copy_from_slice(self.head);
         let last = &mut memory.phi0[body.head_len()..];
         proto_maml::prototypes(matrix(memory.acts, n, body.outputs()), support, last)?;
         Ok(true)
@@ -266,13 +276,13 @@ impl<T: KernelElement> Step<'_, T> {
         let last = &memory.phi0[body.head_len()..];
         proto_maml::back(body.outputs(), support, last, last_bar, pass.out_gradient(body))?;
         lane.relu_mask(memory.acts, pass.out_gradient(body))?;
-        let body_phi = &self.params.head[..body.head_len()];
+        let body_phi = &self.head[..body.head_len()];
         mlp::backward(lane, body, body_phi, &mut pass, T::ONE, T::ONE, Some(dphi))?;
         lane.axpy(T::ONE, pass.delta(body), u)
     }
 
     /// G = X X^T + 1 and G' = X' X^T + 1.
-    fn grams(&self, lane: &mut Lane<T>, t: usize, gram: &mut [T], gram_query: &mut [T]) -> Result<()> {
+    fn grams(&self, lane: &mut Lane<T>, t: usize, index: &mut [T], gram: &mut [T], gram_query: &mut [T]) -> Result<()> {
         let (rs, rq) = (self.batch.support.range(t), self.batch.query.range(t));
         let (n, m) = (rs.len(), rq.len());
         if self.inner.steps == 0 {
@@ -285,23 +295,28 @@ impl<T: KernelElement> Step<'_, T> {
                 lane.gram(xq.rows_range(rq.start, rq.end), x, matrix_mut(gram_query, m, n))
             }
             (Inputs::Bags(xs), Inputs::Bags(xq)) => {
-                lane.gram_bags(xs, rs.clone(), xs, rs.clone(), true, &mut matrix_mut(gram, n, n))?;
-                lane.gram_bags(xq, rq, xs, rs, false, &mut matrix_mut(gram_query, m, n))
+                let x = xs.rows_range(rs.start, rs.end);
+                let index = BagIndex::new(x, cast_slice_mut(index))?;
+                index.gram(&x, matrix_mut(gram, n, n))?;
+                index.gram(&xq.rows_range(rq.start, rq.end), matrix_mut(gram_query, m, n))
             }
             _ => Err(Error::shape("meta-step", "support and query inputs are of different kinds")),
         }
     }
 
     /// X' X'^T + 1.
-    fn query_gram(&self, lane: &mut Lane<T>, t: usize, gram: &mut [T]) -> Result<()> {
+    fn query_gram(&self, lane: &mut Lane<T>, t: usize, index: &mut [T], gram: &mut [T]) -> Result<()> {
         let rows = self.batch.query.range(t);
-        let m = rows.len();
+        let gram = matrix_mut(gram, rows.len(), rows.len());
         match &self.batch.query.inputs {
             Inputs::Dense(x) => {
                 let x = x.rows_range(rows.start, rows.end);
-                lane.gram_symmetric(x, matrix_mut(gram, m, m))
+                lane.gram_symmetric(x, gram)
             }
-            Inputs::Bags(x) => lane.gram_bags(x, rows.clone(), x, rows, true, &mut matrix_mut(gram, m, m)),
+            Inputs::Bags(x) => {
+                let x = x.rows_range(rows.start, rows.end);
+                BagIndex::new(x, cast_slice_mut(index))?.gram(&x, gram)
+            }
         }
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct Sizes {
     /// Elements the losses keep for their R-operators.
     pub support_loss: usize,
     pub query_loss: usize,
+    /// Stored pairs of the larger set of bags that is indexed by token; 0 for dense inputs.
+    pub pairs: usize,
     /// Steps whose values are kept at once: all, or with recomputation those of one segment; 1 where none is kept.
     pub segment: usize,
     /// States kept to compute again the segments before the last.
@@ -37,10 +39,16 @@ impl Sizes {
             m: query.0,
             support_loss: support.1,
             query_loss: query.1,
+            pairs: 0,
             segment,
             checkpoints: steps.div_ceil(segment).saturating_sub(1),
             inner: InnerMemory { micro_batch, ..inner },
         }
+    }
+
+    /// The same for bags of so many stored pairs in the support and in the query set.
+    pub fn with_pairs(self, [support, query]: [usize; 2]) -> Self {
+        Self { pairs: if self.inner.implicit { support.max(query) } else { support }, ..self }
     }
 
     /// Whether velocities are formed: the steps are more than plain SGD at one rate, or their gradient comes in parts.

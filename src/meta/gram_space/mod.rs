@@ -48,7 +48,7 @@ use super::plan::row_len;
 use super::scatter::Scatter;
 use super::{InnerLoop, InnerMemory, Inputs, Limits, MetaBatch, MetaGradient, Order, Outcome, Plan, Start, cavia};
 use crate::backend::{Team, matrix, matrix_mut};
-use crate::cpu::{Cpu, KernelElement};
+use crate::cpu::{Cpu, KernelElement, TableElement};
 use crate::error::{Error, Result};
 use crate::model::{InputKind, MlpShape, Params};
 use crate::view::MatRef;
@@ -107,9 +107,9 @@ impl<T: KernelElement> GramSpace<T> {
     /// [`Order::Evaluate`]) writes the mean meta-gradient over the episodes to `gradient`.
     ///
     /// Fails where the batch does not fit the model or the plan, or the loop does not fit Gram space. Allocates nothing.
-    pub fn run(
+    pub fn run<S: TableElement<T>>(
         &mut self,
-        params: &Params<T>,
+        params: &Params<T, S>,
         batch: &MetaBatch<T>,
         inner: &InnerLoop,
         gradient: &mut MetaGradient<T>,
@@ -119,15 +119,15 @@ impl<T: KernelElement> GramSpace<T> {
 
     /// The same for some episodes of the batch alone: the gradient is their mean. One episode at a time gives each one's
     /// own meta-gradient, to be added up elsewhere.
-    pub fn run_episodes(
+    pub fn run_episodes<S: TableElement<T>>(
         &mut self,
-        params: &Params<T>,
+        params: &Params<T, S>,
         batch: &MetaBatch<T>,
         inner: &InnerLoop,
         episodes: Range<usize>,
         gradient: &mut MetaGradient<T>,
     ) -> Result<()> {
-        self.check(params, batch, inner, &episodes)?;
+        self.check(&params.shape, batch, inner, &episodes)?;
         let shape = &params.shape;
         gradient.query_loss.clear();
         gradient.query_loss.resize(episodes.len(), T::ZERO);
@@ -156,19 +156,13 @@ impl<T: KernelElement> GramSpace<T> {
         Ok(())
     }
 
-    fn check(
-        &self,
-        params: &Params<T>,
-        batch: &MetaBatch<T>,
-        inner: &InnerLoop,
-        episodes: &Range<usize>,
-    ) -> Result<()> {
-        if params.shape != self.plan.shapes.whole {
+    fn check(&self, shape: &MlpShape, batch: &MetaBatch<T>, inner: &InnerLoop, episodes: &Range<usize>) -> Result<()> {
+        if *shape != self.plan.shapes.whole {
             return Err(Error::shape("meta-step", "the weights are of another shape than the workspace"));
         }
-        batch.validate(&params.shape)?;
-        inner.validate(&params.shape)?;
-        cavia::check_examples(batch, &params.shape, inner.context())?;
+        batch.validate(shape)?;
+        inner.validate(shape)?;
+        cavia::check_examples(batch, shape, inner.context())?;
         if let Some(why) = inner.needs_plain_form() {
             return Err(Error::config("inner loop", format!("it does not fit Gram space: {why}")));
         }
@@ -217,7 +211,12 @@ impl<T: KernelElement> GramSpace<T> {
     }
 
     /// Z'_0 and Z_0 of the chunk's rows, X W1^T + b1, on all threads.
-    fn forward(&mut self, params: &Params<T>, batch: &MetaBatch<T>, part: &Range<usize>) -> Result<()> {
+    fn forward<S: TableElement<T>>(
+        &mut self,
+        params: &Params<T, S>,
+        batch: &MetaBatch<T>,
+        part: &Range<usize>,
+    ) -> Result<()> {
         let (shape, h) = (&params.shape, params.shape.hidden());
         let mut at = 0;
         for set in [&batch.query, &batch.support] {
@@ -225,7 +224,9 @@ impl<T: KernelElement> GramSpace<T> {
             let z = matrix_mut(&mut self.z[at..], to - from, h);
             match &set.inputs {
                 Inputs::Dense(x) => {
-                    let w = matrix(&params.first, h, shape.input);
+                    let half = || Error::config("weights", "only an embedding table may be stored in half precision");
+                    let w = S::plain(&params.first).ok_or_else(half)?;
+                    let w = matrix(w, h, shape.input);
                     self.team.linear(x.rows_range(from, to), w, &params.bias, z)?;
                 }
                 Inputs::Bags(x) => {
@@ -239,20 +240,21 @@ impl<T: KernelElement> GramSpace<T> {
     }
 
     /// The chunk's episodes, spread over the lanes.
-    fn adapt(
+    fn adapt<S: TableElement<T>>(
         &mut self,
-        params: &Params<T>,
+        params: &Params<T, S>,
         batch: &MetaBatch<T>,
         inner: &InnerLoop,
         first: usize,
         part: &Range<usize>,
         gradient: &mut MetaGradient<T>,
     ) -> Result<()> {
-        let (h, c) = (params.shape.hidden(), params.shape.outputs());
+        let shape = &params.shape;
+        let (h, c) = (shape.hidden(), shape.outputs());
         let rows = |set: &[usize], range: &Range<usize>| set[range.end] - set[range.start];
         let (nq, ns) = (rows(batch.query.rows, part), rows(batch.support.rows, part));
         let before = rows(batch.query.rows, &(first..part.start));
-        let row_len = row_len(&params.shape, &InnerMemory::of(inner));
+        let row_len = row_len(shape, &InnerMemory::of(inner));
         let (z_query, z_support) = self.z[..(nq + ns) * h].split_at_mut(nq * h);
         let own = part.start - first..part.end - first;
         let work = Work {
@@ -265,7 +267,9 @@ impl<T: KernelElement> GramSpace<T> {
             outcomes: &mut gradient.outcomes[own],
             scratch: &mut self.scratch,
         };
-        let step = Step { params, shapes: &self.plan.shapes, batch, inner, limits: &self.plan.limits };
+        let first = |i: usize| params.first[i].widen();
+        let (shapes, limits) = (&self.plan.shapes, &self.plan.limits);
+        let step = Step { first: &first, head: &params.head, shapes, batch, inner, limits };
         let cut = |work, left, all| work::split(work, &step, row_len, left, all);
         self.team.spread(work, cut, |lane, work| work::run(lane, &step, row_len, work))
     }
