@@ -104,7 +104,7 @@ struct Episode {
     float lr;
     bool frozen;
     const int *labels, *query_labels;
-    const float* gram_query;
+    const float* gram_query;  // null where the first layer takes no step
     float *z, *z_query;
 
     // act(l) = relu(act(l-1) W^T + b), without ReLU in the last layer, over `rows` rows.
@@ -207,7 +207,7 @@ struct Episode {
         int last = net.layers, outputs = net.width(last), ld_out = net.ld(last), h = net.width(1);
         const float* phi = mem.phi(i);
         float *z = mem.query_act(last), *v = mem.v, *eps = z_query;
-        first(m, z_query, frozen ? nullptr : gram_query, n, mem.query_act(1));
+        first(m, z_query, gram_query, n, mem.query_act(1));
         for (int l = 2; l <= last; l++) forward(m, l, phi, mem.query_act(l - 1), mem.query_act(l));
         each(m, outputs, [=](int r, int j) { out[r * outputs + j] = z[r * ld_out + j]; });
         __syncthreads();
@@ -386,13 +386,13 @@ DEVICE void episode(float* base, const int* widths, int layers, const int* suppo
     Net net{widths, layers};
     int t = blockIdx.x, s0 = support_rows[t], q0 = query_rows[t], h = net.width(1), outputs = net.width(layers);
     int n = support_rows[t + 1] - s0, m = query_rows[t + 1] - q0;
-    bool frozen = last_layer && layers > 1, second = order == SECOND;
+    bool frozen = last_layer && layers > 1, second = order == SECOND, moves = !frozen && steps > 0;
     Memory mem(base, net, n, m, second ? steps : 0, frozen);
-    Episode e{mem, net, n, m, lr, frozen, labels + s0, query_labels + q0, grams_query + t * gram_query_stride,
-              z + (i64)s0 * h, z_query + (i64)q0 * h};
+    Episode e{mem, net, n, m, lr, frozen, labels + s0, query_labels + q0,
+              moves ? grams_query + t * gram_query_stride : nullptr, z + (i64)s0 * h, z_query + (i64)q0 * h};
     float *phi = mem.phi(0), *v = mem.v;
     net.each_weight([=](int at, int dense) { phi[at] = head[dense]; });
-    if (!frozen) {
+    if (moves) {
         const float* gram = grams + t * gram_stride;
         int gram_ld = odd(n), ld = net.ld(1);
         each(n, n, [=](int i, int j) { mem.gram[i * gram_ld + j] = gram[i * n + j]; });
@@ -423,7 +423,7 @@ DEVICE void episode(float* base, const int* widths, int layers, const int* suppo
     if (order == DISPLACEMENT) {
         // theta - theta_S: W_0 - (W_0 - a C^T X) = a C^T X.
         net.each_weight([=](int at, int dense) { v[at] = head[dense] - phi[at]; });
-        u = frozen ? nullptr : mem.c;
+        u = moves ? mem.c : nullptr;
         __syncthreads();
     }
     float* row = rows + (i64)t * row_len;

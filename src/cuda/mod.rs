@@ -11,6 +11,7 @@ mod gemm;
 mod graph;
 mod launch;
 mod layout;
+mod meta_step;
 mod module;
 
 pub use arch::Arch;
@@ -20,4 +21,5 @@ pub use gemm::{Form, Gemm, Operand, Precision};
 pub use graph::Graph;
 pub use launch::{Args, Device, Launch};
 pub use layout::{Layout, Span};
+pub use meta_step::{MetaStep, StepPlan};
 pub use module::{Image, Resources, images, nvrtc_version};
