@@ -67,6 +67,20 @@ pub enum Error {
     },
     /// The caller asked to stop; what was begun is saved.
     Interrupted,
+    /// A GPU that is not there or that nothing was built for.
+    NoDevice {
+        /// Its number.
+        ordinal: usize,
+        /// What is missing.
+        detail: String,
+    },
+    /// A GPU refused an operation.
+    Device {
+        /// The operation or kernel.
+        op: &'static str,
+        /// What the driver said, or what must hold.
+        detail: String,
+    },
 }
 
 impl Error {
@@ -81,6 +95,8 @@ impl Error {
             Error::Io { .. } => 6,
             Error::Isa { .. } => 7,
             Error::Interrupted => 8,
+            Error::NoDevice { .. } => 9,
+            Error::Device { .. } => 10,
         }
     }
 
@@ -104,6 +120,16 @@ impl Error {
         Error::Format { file: file.as_ref().to_path_buf(), detail: detail.into() }
     }
 
+    /// A GPU that cannot be used.
+    pub fn no_device(ordinal: usize, detail: impl Into<String>) -> Self {
+        Error::NoDevice { ordinal, detail: detail.into() }
+    }
+
+    /// An operation a GPU refused.
+    pub fn device(op: &'static str, detail: impl Into<String>) -> Self {
+        Error::Device { op, detail: detail.into() }
+    }
+
     /// An operating-system error with the file it happened on.
     pub fn io(op: &'static str, file: impl AsRef<Path>, source: io::Error) -> Self {
         Error::Io { op, file: file.as_ref().to_path_buf(), source }
@@ -120,6 +146,8 @@ impl fmt::Display for Error {
             Error::Format { file, detail } => write!(f, "{}: {detail}", file.display()),
             Error::Io { op, file, source } => write!(f, "{}: cannot {op}: {source}", file.display()),
             Error::Isa { name, detail } => write!(f, "{name}: {detail}"),
+            Error::NoDevice { ordinal, detail } => write!(f, "cuda:{ordinal}: {detail}"),
+            Error::Device { op, detail } => write!(f, "cuda: {op}: {detail}"),
             Error::Interrupted => write!(f, "stopped on request; the last finished step is saved"),
         }
     }

@@ -41,6 +41,8 @@ pub mod dataset;
 
 pub mod backend;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 
 pub mod model;
 

@@ -100,7 +100,7 @@ impl<T: KernelElement> MetaGradient<T> {
     }
 
     /// Fails where the place is not made for that model and a batch touching up to `rows` embedding rows.
-    fn check(&self, shape: &MlpShape, rows: usize) -> Result<()> {
+    pub(crate) fn check(&self, shape: &MlpShape, rows: usize) -> Result<()> {
         let first = match shape.kind {
             InputKind::Dense => shape.first_len(),
             InputKind::Bag => rows * shape.hidden(),

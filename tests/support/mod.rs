@@ -9,6 +9,8 @@ pub mod check_sums;
 pub mod guarded;
 pub mod oracle;
 pub mod padded;
+#[cfg(feature = "cuda")]
+pub mod simulator;
 pub mod tables;
 pub mod truth;
 

@@ -53,6 +53,16 @@ impl<T: Element> Padded<T> {
         MatRef::with_ld(&self.data[self.offset..][..len], self.rows, self.cols, self.ld).unwrap()
     }
 
+    /// The whole buffer, where in it the matrix starts, and its leading dimension.
+    pub fn whole(&self) -> (&[T], usize, usize) {
+        (&self.data, self.offset, self.ld)
+    }
+
+    /// The whole buffer, writable.
+    pub fn whole_mut(&mut self) -> &mut [T] {
+        &mut self.data
+    }
+
     /// The same, writable.
     pub fn view_mut(&mut self) -> MatMut<'_, T> {
         let len = if self.rows == 0 { 0 } else { (self.rows - 1) * self.ld + self.cols };

@@ -1,0 +1,25 @@
+//! NVIDIA GPUs: kernels compiled when the crate is built (`kernels/*.cu`), run through the driver, which is opened at run
+//! time; a program with this feature starts on machines without either.
+//!
+//! What computes is the code of this module in terms of [`Device`]; [`Cuda`] is the real one. The tests put an
+//! interpreter of PTX in its place, so kernels and the way they are launched run where there is no GPU.
+
+mod arch;
+mod buffer;
+mod driver;
+mod gemm;
+mod graph;
+mod launch;
+mod layout;
+mod meta_step;
+mod module;
+
+pub use arch::Arch;
+pub use buffer::{Buffer, Pinned};
+pub use driver::Cuda;
+pub use gemm::{Form, Gemm, Operand, Precision};
+pub use graph::Graph;
+pub use launch::{Args, Device, Launch};
+pub use layout::{Layout, Span};
+pub use meta_step::{MetaStep, StepPlan};
+pub use module::{Image, Resources, images, nvrtc_version};

@@ -1,0 +1,247 @@
+//! Matrix products on a device: every kernel, for every architecture, through the engine's own launch code, on the
+//! interpreter and on a GPU where there is one; and the interpreter's proof that it sees what may go wrong.
+#![cfg(feature = "cuda")]
+
+mod support;
+
+use metaglot::cuda::{Cuda, Device, Form, Gemm, Operand, Precision};
+use metaglot::{Purpose, Result, Rng};
+use support::cases::{self, Fill, Product, ProductCase};
+use support::padded::Padded;
+use support::simulator::{Simulator, simulators};
+use support::truth::{self, Wanted, precision};
+
+/// Rounds to what an operand is stored as.
+fn stored(precision: Precision, x: f64) -> f64 {
+    match precision {
+        Precision::F32 | Precision::Tf32x3 => f64::from(x as f32),
+        Precision::Bf16 => half::bf16::from_f64(x).to_f64(),
+        Precision::F16 => half::f16::from_f64(x).to_f64(),
+    }
+}
+
+/// A buffer's bytes as an operand is stored.
+fn bytes(precision: Precision, values: &[f32]) -> Vec<u8> {
+    let one = |&x: &f32| match precision {
+        Precision::F32 | Precision::Tf32x3 => x.to_le_bytes().to_vec(),
+        Precision::Bf16 => half::bf16::from_f32(x).to_le_bytes().to_vec(),
+        Precision::F16 => half::f16::from_f32(x).to_le_bytes().to_vec(),
+    };
+    values.iter().flat_map(one).collect()
+}
+
+/// A case's operands: in even cases aligned for wide loads, in odd ones neither their start nor their rows are.
+struct Operands {
+    form: Form,
+    precision: Precision,
+    a: Padded<f32>,
+    b: Padded<f32>,
+    c: Padded<f32>,
+    bias: Option<Padded<f32>>,
+    alpha: f32,
+    beta: f32,
+}
+
+impl Operands {
+    fn new(case: &ProductCase, precision: Precision, aligned: bool) -> Self {
+        let form = match case.product {
+            Product::Nn => Form::Nn,
+            Product::Tn => Form::Tn,
+            _ => Form::Nt,
+        };
+        let (m, n, k) = (case.m, case.n, case.k);
+        let plain = matches!(case.product, Product::Nn | Product::Nt | Product::Tn);
+        let (alpha, beta) = if plain { (case.alpha as f32, case.beta as f32) } else { (1.0, 0.0) };
+        let mut rng = Rng::new(case.seed, 0, 0, Purpose::Data);
+        let mut matrix = |rows: usize, cols: usize, round: Precision, nan: bool| {
+            let (gap, offset) =
+                if aligned { (cols.next_multiple_of(8) - cols, 0) } else { (case.gap, 1 + case.gap % 3) };
+            Padded::matrix(rows, cols, gap, offset, || {
+                if nan { f64::NAN } else { stored(round, case.fill.draw(&mut rng)) }
+            })
+        };
+        let (ar, ac) = if form == Form::Tn { (k, m) } else { (m, k) };
+        let (br, bc) = if form == Form::Nt { (n, k) } else { (k, n) };
+        let a = matrix(ar, ac, precision, false);
+        let b = matrix(br, bc, precision, false);
+        let c = matrix(m, n, Precision::F32, beta == 0.0);
+        let bias = match case.product {
+            Product::Linear | Product::LinearRelu => Some(matrix(1, n, Precision::F32, false)),
+            Product::Gram => Some(Padded::row(n, 0, || 1.0)),
+            _ => None,
+        };
+        Self { form, precision, a, b, c, bias, alpha, beta }
+    }
+
+    fn wanted(&self, case: &ProductCase) -> Vec<Wanted> {
+        let one = |i: usize, j: usize| {
+            let a = |q| if self.form == Form::Tn { self.a.at(q, i) } else { self.a.at(i, q) };
+            let b = |q| if self.form == Form::Nt { self.b.at(j, q) } else { self.b.at(q, j) };
+            let old = if self.beta == 0.0 { 0.0 } else { self.c.at(i, j) };
+            let bias = self.bias.as_ref().map(|bias| bias.at(0, j));
+            let terms = (0..case.k).map(|q| (a(q), b(q)));
+            let x = truth::product(precision::<f32>(), terms, self.alpha.into(), self.beta.into(), old, bias);
+            // Two numbers of tf32 leave 2^-22 of a factor out, and the product of the small ones: six eps a product.
+            let more = if self.precision == Precision::Tf32x3 { 4.0 } else { 1.0 };
+            let x = Wanted { slack: more * x.slack, ..x };
+            if case.product == Product::LinearRelu { truth::relu(x) } else { x }
+        };
+        (0..case.m).flat_map(|i| (0..case.n).map(move |j| one(i, j))).collect()
+    }
+}
+
+/// Puts a buffer on the device; its operand there.
+fn put<D: Device>(device: &mut D, p: Precision, matrix: &Padded<f32>) -> Result<(D::Buffer, Operand)> {
+    let (whole, offset, ld) = matrix.whole();
+    let bytes = bytes(p, whole);
+    let mut buffer = device.alloc(bytes.len())?;
+    device.upload(&mut buffer, 0, &bytes)?;
+    let address = device.address(&buffer) + (offset * p.bytes()) as u64;
+    Ok((buffer, Operand { address, ld, stride: 0 }))
+}
+
+/// Runs a case; the result with its frame.
+fn run<D: Device>(device: &mut D, case: &ProductCase, o: &Operands, large: bool) -> Result<Padded<f32>> {
+    let (_a, a) = put(device, o.precision, &o.a)?;
+    let (_b, b) = put(device, o.precision, &o.b)?;
+    let (memory, c) = put(device, Precision::F32, &o.c)?;
+    let bias = o.bias.as_ref().map(|bias| put(device, Precision::F32, bias)).transpose()?;
+    let gemm = Gemm {
+        form: o.form,
+        precision: o.precision,
+        m: case.m,
+        n: case.n,
+        k: case.k,
+        batch: 1,
+        alpha: o.alpha,
+        beta: o.beta,
+        a,
+        b,
+        c,
+        bias: bias.as_ref().map_or(0, |(_, at)| at.address),
+        relu: case.product == Product::LinearRelu,
+    };
+    if case.m > 0 && case.n > 0 {
+        // SAFETY: the operands are as long as the case says and live to the end of this function.
+        unsafe { device.launch(&gemm.plan_with(large)?, &gemm.args()) }?;
+    }
+    let mut result = o.c.clone();
+    device.download(&memory, 0, bytemuck::cast_slice_mut(result.whole_mut()))?;
+    Ok(result)
+}
+
+/// Whether each element is as wanted and nothing outside was written; the first complaint.
+fn judge(case: &ProductCase, o: &Operands, found: &Padded<f32>, what: &str) -> std::result::Result<(), String> {
+    found.assert_frame(what);
+    for (i, (w, f)) in o.wanted(case).iter().zip(found.values()).enumerate() {
+        let dropped = case.product == Product::LinearRelu && w.value.is_nan() && f == 0.0;
+        if !w.met_by(f) && !dropped {
+            return Err(format!("{what}: element {i} is {f:e} but {:e} +- {:e} is wanted", w.value, w.slack));
+        }
+    }
+    Ok(())
+}
+
+/// Every `stride`-th case of the list that all backends share, in all precisions, both tiles taking turns.
+fn check<D: Device>(device: &mut D, stride: usize) {
+    let arch = device.arch();
+    let mut count = 0;
+    for (turn, case) in cases::products().iter().step_by(stride).enumerate() {
+        for precision in Precision::ALL {
+            if precision != Precision::F32 && case.fill != Fill::Normal {
+                continue;
+            }
+            let (aligned, large) = (turn % 2 == 0, turn % 4 >= 2);
+            let o = Operands::new(case, precision, aligned);
+            let what = format!("{arch} {precision:?} aligned {aligned}, large tiles {large}, {case:?}");
+            let found = run(device, case, &o, large).unwrap_or_else(|e| panic!("{what}: {e}"));
+            judge(case, &o, &found, &what).unwrap_or_else(|e| panic!("{e}"));
+            count += 1;
+        }
+    }
+    eprintln!("{arch}: {count} products");
+}
+
+#[test]
+fn products_equal_the_truth_on_every_architecture() {
+    for mut simulator in simulators() {
+        check(&mut simulator, 101);
+    }
+}
+
+#[test]
+fn products_equal_the_truth_on_a_gpu() {
+    match Cuda::new(0) {
+        Ok(mut cuda) => check(&mut cuda, 7),
+        Err(error) => eprintln!("skipped: {error}"),
+    }
+}
+
+/// A product that takes several slices and tiles.
+const WIDE: ProductCase = ProductCase {
+    seed: 3,
+    product: Product::Linear,
+    m: 70,
+    n: 72,
+    k: 136,
+    gap: 1,
+    alpha: 1.0,
+    beta: 0.0,
+    fill: Fill::Normal,
+};
+
+#[test]
+fn the_order_of_warps_and_blocks_changes_no_bit() {
+    for precision in Precision::ALL {
+        let o = Operands::new(&WIDE, precision, true);
+        let mut bits = vec![];
+        for seed in [1, 2, 99] {
+            let mut simulator = Simulator::new("sm_80");
+            simulator.seed = seed;
+            bits.push(run(&mut simulator, &WIDE, &o, false).unwrap().bits());
+        }
+        assert!(bits.windows(2).all(|pair| pair[0] == pair[1]), "{precision:?}");
+    }
+}
+
+/// Runs [`WIDE`] with changed kernels; what is wrong then, empty if nothing is.
+fn with_bug(arch: &str, precision: Precision, edit: fn(&str) -> String) -> String {
+    let o = Operands::new(&WIDE, precision, true);
+    match run(&mut Simulator::with_edit(arch, edit), &WIDE, &o, false) {
+        Err(error) => error.to_string(),
+        Ok(found) => judge(&WIDE, &o, &found, "").err().unwrap_or_default(),
+    }
+}
+
+/// Lines that hold `word` become empty.
+fn without(ptx: &str, word: &str) -> String {
+    ptx.lines().map(|line| if line.contains(word) { "" } else { line }).collect::<Vec<_>>().join("\n")
+}
+
+/// The address in lines that hold `word` is `by` bytes further on.
+fn shifted(ptx: &str, word: &str, by: usize) -> String {
+    let shift = |line: &str| if line.contains(word) { line.replace(']', &format!("+{by}]")) } else { line.into() };
+    ptx.lines().map(shift).collect::<Vec<String>>().join("\n")
+}
+
+#[test]
+fn planted_bugs_are_caught() {
+    for arch in ["sm_80", "sm_90a", "sm_100"] {
+        for precision in Precision::ALL {
+            assert_eq!(with_bug(arch, precision, str::to_string), "", "{arch} {precision:?}");
+            let found = with_bug(arch, precision, |ptx| without(&without(ptx, "bar.sync"), "barrier.sync"));
+            let of_barrier = ["Race", "UninitializedShared", "MissingAsyncWait"];
+            assert!(of_barrier.iter().any(|kind| found.contains(kind)), "{arch} {precision:?}: no barrier: {found:?}");
+            let found = with_bug(arch, precision, |ptx| shifted(ptx, "st.global.v2", 8));
+            assert!(!found.is_empty(), "{arch} {precision:?}: results two elements to the right");
+        }
+        for precision in [Precision::Tf32x3, Precision::Bf16, Precision::F16] {
+            let found = with_bug(arch, precision, |ptx| without(ptx, "cp.async.wait_group"));
+            assert!(found.contains("MissingAsyncWait"), "{arch} {precision:?}: no wait: {found:?}");
+        }
+        for precision in [Precision::Bf16, Precision::F16] {
+            let found = with_bug(arch, precision, |ptx| shifted(ptx, "ldmatrix", 16));
+            assert!(!found.is_empty(), "{arch} {precision:?}: fragments of the next columns");
+        }
+    }
+}
