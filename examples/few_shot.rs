@@ -2,9 +2,9 @@
 //! belong to, from 5 examples of each group, in languages never trained on?
 //!
 //! All train on the same episodes (8 languages, three quarters of the emoji) for the same number of outer steps of AdamW.
-//! Each algorithm's rates, its initial embedding and its steps at test time are chosen by accuracy on two other training languages, with emoji
-//! that were not trained on; then it is trained with three seeds and tested on 150 episodes in each of four new languages,
-//! of emoji that were not trained on. Joint training is fine-tuned on the support set.
+//! Each algorithm's rates, its initial embedding and its steps at test time are chosen by accuracy on two other training
+//! languages, with emoji that were not trained on; then it is trained with three seeds and tested on 150 episodes in each
+//! of four new languages, of emoji that were not trained on. Joint training is fine-tuned on the support set.
 //!
 //!     cargo run --release --example few_shot
 
@@ -253,7 +253,8 @@ fn compare(cpu: &Cpu) -> Result<()> {
     println!("{OUTER_STEPS} outer steps of {META_BATCH} episodes, 8-way {SHOTS}-shot, {TRAIN_STEPS} inner steps");
     println!("accuracy in percent ± 95% over {TEST_EPISODES} episodes a seed, in {}\n", NEW.join(", "));
     println!(
-        "| algorithm | deviation | outer rate | inner rate | test steps | validation | all seeds | seed 1 | seed 2 | seed 3 | diverged |"
+        "| algorithm | deviation | outer rate | inner rate | test steps | validation | all seeds | seed 1 | seed 2 \
+         | seed 3 | diverged |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
     for algorithm in [Maml, Fomaml, Anil, Reptile, ProtoNet, Joint] {
@@ -273,7 +274,8 @@ fn compare(cpu: &Cpu) -> Result<()> {
         let Chosen { deviation, outer_lr, inner_lr, test_steps, accuracy } = chosen;
         let rate = if algorithm == ProtoNet { "-".to_string() } else { inner_lr.to_string() };
         println!(
-            "| {algorithm:?} | {deviation} | {outer_lr} | {rate} | {test_steps} | {:.1} | {:.1} ± {:.1} | {seeds} | {diverged} |",
+            "| {algorithm:?} | {deviation} | {outer_lr} | {rate} | {test_steps} | {:.1} | {:.1} ± {:.1} | {seeds} \
+             | {diverged} |",
             100.0 * accuracy,
             100.0 * mean,
             100.0 * half

@@ -38,7 +38,9 @@ struct Points {
 
 impl Points {
     fn clear(&mut self) {
-        (self.x.clear(), self.y.clear(), self.rows.clear());
+        self.x.clear();
+        self.y.clear();
+        self.rows.clear();
         self.rows.push(0);
     }
 
@@ -66,7 +68,8 @@ struct Tasks {
 
 impl Tasks {
     fn draw(&mut self, rng: &mut Rng, tasks: usize, shots: usize, queries: usize) {
-        (self.support.clear(), self.query.clear());
+        self.support.clear();
+        self.query.clear();
         for _ in 0..tasks {
             let sine = [0.1 + 4.9 * rng.unit(), std::f64::consts::PI * rng.unit()];
             self.support.push(rng, sine, shots);
@@ -165,7 +168,8 @@ fn main() -> Result<()> {
         "{steps} outer steps; {TEST_TASKS} test tasks, {TEST_POINTS} query points each; mean squared error ± 95%\n"
     );
     println!(
-        "| algorithm | shots | test steps | all seeds | seed 1 | seed 2 | seed 3 | tasks that diverged |\n|---|---|---|---|---|---|---|---|"
+        "| algorithm | shots | test steps | all seeds | seed 1 | seed 2 | seed 3 \
+         | tasks that diverged |\n|---|---|---|---|---|---|---|---|"
     );
     for shots in [5, 10] {
         for (name, inner_steps, order) in ALGORITHMS {

@@ -59,6 +59,7 @@ fn the_demo_learns_and_every_example_of_the_help_works() {
     }
     assert_eq!(run_example(folder, "classify").trim(), "animal");
     checkpoints_are_shown_and_told_apart(folder);
+    every_algorithm_trains_a_model_that_classifies(folder);
     ctrl_c_saves_and_resume_goes_on_with_the_same_bits(folder);
     bad_input_gets_a_clear_line(folder);
     let again = metaglot(folder, &["demo", "--threads", "1"]);
@@ -83,6 +84,25 @@ fn checkpoints_are_shown_and_told_apart(folder: &Path) {
     );
     assert_eq!(wrong.status.code(), Some(2));
     assert!(stderr(&wrong).contains("for the task `translate`, not `classify`"), "{}", stderr(&wrong));
+}
+
+fn every_algorithm_trains_a_model_that_classifies(folder: &Path) {
+    let mut said = Vec::new();
+    for algorithm in ["maml", "fomaml", "anil", "reptile", "protonet", "protomaml"] {
+        let data = "metaglot-demo/classify.mgd";
+        let train =
+            ["train", data, "--task", "classify", "--algorithm", algorithm, "--steps", "20", "--run", algorithm];
+        let output = metaglot(folder, &train);
+        assert!(output.status.success(), "{algorithm}: {}", stderr(&output));
+        let config = std::fs::read_to_string(folder.join(algorithm).join("config.toml")).unwrap();
+        assert!(config.contains(&format!("algorithm = \"{algorithm}\"")), "{config}");
+        let model = format!("{algorithm}/model.safetensors");
+        let classify = ["classify", "--checkpoint", &model, "--support", "support.tsv", "--text", "gat"];
+        let output = metaglot(folder, &classify);
+        assert!(output.status.success(), "{algorithm}: {}", stderr(&output));
+        said.push(stdout(&output));
+    }
+    assert!(said.iter().all(|s| !s.trim().is_empty()), "{said:?}");
 }
 
 fn ctrl_c_saves_and_resume_goes_on_with_the_same_bits(folder: &Path) {
@@ -132,7 +152,7 @@ fn bad_input_gets_a_clear_line(folder: &Path) {
     let train = |more: &[&'static str]| {
         [&["train", "metaglot-demo/classify.mgd", "--task", "classify", "--run", "bad"], more].concat()
     };
-    let cases: [(Vec<&str>, &str); 12] = [
+    let cases: [(Vec<&str>, &str); 13] = [
         (episodes("empty.tsv"), "empty.tsv: it is empty; wanted lines of an episode"),
         (episodes("four.tsv"), "four.tsv:2: 4 columns; wanted episode, role, label, class, text"),
         (episodes("role.tsv"), "role.tsv:1: role `teach`; wanted support or query"),
@@ -143,6 +163,10 @@ fn bad_input_gets_a_clear_line(folder: &Path) {
         (vec!["classify", "--checkpoint", "cut.safetensors", "--episodes", "half.tsv"], "half.tsv: episode `1`"),
         (train(&["--k-shot", "500"]), "no training language has 5 classes with 505"),
         (train(&["--valid-languages", "tlh"]), "`tlh` is not in the dataset"),
+        (
+            vec!["train", "x.mgd", "--task", "translate", "--algorithm", "protonet", "--run", "bad"],
+            "--algorithm protonet or protomaml: the task translate has no such setting",
+        ),
         (train(&["--pivot", "eng"]), "--pivot: the task classify has no such setting"),
         (
             vec!["translate", "--checkpoint", model, "--candidates", "empty.tsv", "--text", "x"],

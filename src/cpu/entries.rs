@@ -10,12 +10,12 @@ macro_rules! entries {
         use $crate::cpu::contract::{AdamwStep, FmaChains};
         use $crate::cpu::lanes::{self, Lanes};
         use $crate::cpu::scalar;
-        use $crate::dtype::Element;
+        use $crate::dtype::{Element, Stored};
 
         #[doc = concat!("# Safety\n", $isa, " is there; see the contract's `gather_sum`.")]
         #[target_feature(enable = $features)]
         #[expect(clippy::too_many_arguments, reason = "the contract's operands")]
-        pub unsafe fn gather_sum<T: Element, S: crate::dtype::Stored<T>>(
+        pub unsafe fn gather_sum<T: Element, S: Stored<T>>(
             len: usize,
             index: *const u32,
             weights: *const T,

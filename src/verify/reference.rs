@@ -19,7 +19,7 @@ pub(super) struct Weights {
     pub context: Vec<f64>,
 }
 
-/// A loss, its gradient, and which units were above 0, in order of examples and layers.
+/// A loss, its gradient, and each example's inputs of every layer.
 struct Pass {
     loss: f64,
     gradient: Weights,
@@ -147,13 +147,12 @@ impl<'a> Reference<'a> {
         let (acts, last) = (self.pass(phi, support).acts, self.layers[self.layers.len() - 1]);
         for class in 0..last.outputs {
             let own: Vec<usize> = (0..support.y.len()).filter(|&n| support.y[n] as usize == class).collect();
-            let mut norm = 0.0;
-            for i in 0..last.inputs {
-                let sum: f64 = own.iter().map(|&n| acts[n][self.layers.len() - 1][i]).sum();
-                let mean = sum / own.len().max(1) as f64;
-                phi.theta[last.weight(class, i)] = 2.0 * mean;
-                norm += mean * mean;
+            let mut mean = vec![0.0; last.inputs];
+            for &n in &own {
+                mean.iter_mut().zip(&acts[n][self.layers.len() - 1]).for_each(|(m, a)| *m += a / own.len() as f64);
             }
+            mean.iter().enumerate().for_each(|(i, m)| phi.theta[last.weight(class, i)] = 2.0 * m);
+            let norm: f64 = mean.iter().map(|m| m * m).sum();
             phi.theta[last.bias(class)] = -norm;
         }
     }

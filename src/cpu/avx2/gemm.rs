@@ -10,6 +10,7 @@
 use std::arch::x86_64::*;
 
 use super::pack;
+use super::rows::Rows;
 use crate::cpu::contract::{Gemm, Tile};
 
 /// Single precision, 6 x 16: a 256 x 16 panel of B takes 16 KiB of the first-level cache.
@@ -49,7 +50,7 @@ macro_rules! tiles {
             }
         }
 
-        /// The sums of a tile; `a_rs` is the tile's, by value so that it may be a constant; `full`: no column is cut.
+        /// The sums of a tile; `full`: no column is cut.
         ///
         /// # Safety
         /// As the tile's function.
@@ -57,7 +58,7 @@ macro_rules! tiles {
         #[target_feature(enable = "avx2,fma")]
         unsafe fn $sum<const M: usize, const V: usize>(
             t: &Tile<$t>,
-            a_rs: usize,
+            rows: Rows,
             full: bool,
             last: __m256i,
             acc: &mut [[$vector; V]; M],
@@ -75,7 +76,7 @@ macro_rules! tiles {
                 }
                 for i in 0..M {
                     // SAFETY: i < m and p < k.
-                    let x = $broadcast(unsafe { &*a.add(i * a_rs) });
+                    let x = $broadcast(unsafe { &*rows.at(a, i) });
                     for v in 0..V {
                         sums[i][v] = $fma(x, row[v], sums[i][v]);
                     }
@@ -106,11 +107,12 @@ macro_rules! tiles {
                 }
                 // Four copies of the loop: masked loads only in tails, and with neighbouring rows every broadcast has
                 // a constant offset.
+                let size = size_of::<$t>();
                 match (full, t.a_rs == 1) {
-                    (true, true) => $sum::<M, V>(t, 1, true, last, &mut acc),
-                    (true, false) => $sum::<M, V>(t, t.a_rs, true, last, &mut acc),
-                    (false, true) => $sum::<M, V>(t, 1, false, last, &mut acc),
-                    (false, false) => $sum::<M, V>(t, t.a_rs, false, last, &mut acc),
+                    (true, true) => $sum::<M, V>(t, Rows::near(size), true, last, &mut acc),
+                    (true, false) => $sum::<M, V>(t, Rows::far(size * t.a_rs), true, last, &mut acc),
+                    (false, true) => $sum::<M, V>(t, Rows::near(size), false, last, &mut acc),
+                    (false, false) => $sum::<M, V>(t, Rows::far(size * t.a_rs), false, last, &mut acc),
                 }
                 let e = &t.epilogue;
                 let (alpha, beta) = ($broadcast(&e.alpha), $broadcast(&e.beta));

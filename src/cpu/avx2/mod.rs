@@ -1,10 +1,11 @@
-//! AVX2, FMA and F16C: replaces what is faster here, inherits the rest from scalar.
+//! AVX2, FMA and F16C: a version of every operation.
 
 mod bag;
 mod entries;
 mod gemm;
 mod lanes;
 mod pack;
+mod rows;
 
 use std::arch::x86_64::{__m256, __m256d};
 
@@ -12,7 +13,7 @@ use half::{bf16, f16};
 
 use super::Isa;
 use super::contract::{HalfOps, Kernels, Ops};
-use super::scalar;
+pub(super) use rows::Rows;
 
 /// The table for machines with AVX2, FMA and F16C.
 pub const KERNELS: Kernels = Kernels {
@@ -30,7 +31,6 @@ pub const KERNELS: Kernels = Kernels {
         sgd: entries::sgd::<f32>,
         adamw: entries::adamw::<f32>,
         fma_chains: entries::chains::<Wide32>(),
-        ..scalar::KERNELS.f32
     },
     f64: Ops {
         gemm: gemm::F64_6X8,
@@ -45,7 +45,6 @@ pub const KERNELS: Kernels = Kernels {
         sgd: entries::sgd::<f64>,
         adamw: entries::adamw::<f64>,
         fma_chains: entries::chains::<Wide64>(),
-        ..scalar::KERNELS.f64
     },
     half: HalfOps { gather_sum_f16: bag::f32_gather_sum::<f16>, gather_sum_bf16: bag::f32_gather_sum::<bf16> },
 };

@@ -11,6 +11,7 @@
 use std::arch::x86_64::*;
 
 use super::pack;
+use crate::cpu::avx2::Rows;
 use crate::cpu::contract::{Gemm, Tile};
 
 /// Single precision, 14 x 32.
@@ -24,7 +25,7 @@ pub const F64_14X16: Gemm<f64> =
 const FAR: usize = 64;
 
 macro_rules! tiles {
-    ($t:ty, $dispatch:ident, $rows:ident, $sum:ident, $lanes:literal, $vector:ty, $mask:ty, $zero:ident, $broadcast:ident, $maskload:ident,
+    ($t:ty, $dispatch:ident, $rows:ident, $sum:ident, $lanes:literal, $vector:ty, $mask:ty, $zero:ident, $broadcast:ident, $load:ident, $maskload:ident,
      $maskstore:ident, $fma:ident, $mul:ident, $add:ident, $max:ident) => {
         /// # Safety
         /// AVX-512 is there; see [`Gemm::tile`].
@@ -71,7 +72,7 @@ macro_rules! tiles {
             }
         }
 
-        /// The sums of a tile; `a_rs` is the tile's, by value so that it may be a constant.
+        /// The sums of a tile; `tail` is the mask of the last vector, if its columns are cut.
         ///
         /// # Safety
         /// As the tile's function.
@@ -79,8 +80,8 @@ macro_rules! tiles {
         #[target_feature(enable = "avx512f")]
         unsafe fn $sum<const M: usize, const V: usize>(
             t: &Tile<$t>,
-            a_rs: usize,
-            masks: [$mask; V],
+            rows: Rows,
+            tail: Option<$mask>,
             acc: &mut [[$vector; V]; M],
         ) {
             let mut sums = *acc;
@@ -89,11 +90,14 @@ macro_rules! tiles {
                 let mut row = [$zero(); V];
                 for v in 0..V {
                     // SAFETY: p < k; the mask reads only columns below n.
-                    row[v] = unsafe { $maskload(masks[v], b.wrapping_add(v * $lanes)) };
+                    row[v] = match tail {
+                        Some(mask) if v + 1 == V => unsafe { $maskload(mask, b.wrapping_add(v * $lanes)) },
+                        _ => unsafe { $load(b.add(v * $lanes)) },
+                    };
                 }
                 for i in 0..M {
                     // SAFETY: i < m and p < k.
-                    let x = $broadcast(unsafe { *a.add(i * a_rs) });
+                    let x = $broadcast(unsafe { *rows.at(a, i) });
                     for v in 0..V {
                         sums[i][v] = $fma(x, row[v], sums[i][v]);
                     }
@@ -123,11 +127,14 @@ macro_rules! tiles {
                         }
                     }
                 }
-                // Two copies of the loop: with neighbouring rows every broadcast has a constant offset.
-                if t.a_rs == 1 {
-                    $sum::<M, V>(t, 1, masks, &mut acc);
-                } else {
-                    $sum::<M, V>(t, t.a_rs, masks, &mut acc);
+                // Four copies of the loop: a masked load takes the FMAs' ports, so only tails have it; and with
+                // neighbouring rows every broadcast has a constant offset.
+                let size = size_of::<$t>();
+                match (t.n == V * $lanes, t.a_rs == 1) {
+                    (true, true) => $sum::<M, V>(t, Rows::near(size), None, &mut acc),
+                    (true, false) => $sum::<M, V>(t, Rows::far(size * t.a_rs), None, &mut acc),
+                    (false, true) => $sum::<M, V>(t, Rows::near(size), Some(masks[V - 1]), &mut acc),
+                    (false, false) => $sum::<M, V>(t, Rows::far(size * t.a_rs), Some(masks[V - 1]), &mut acc),
                 }
                 let e = &t.epilogue;
                 let (alpha, beta) = ($broadcast(e.alpha), $broadcast(e.beta));
@@ -166,6 +173,7 @@ tiles!(
     __mmask16,
     _mm512_setzero_ps,
     _mm512_set1_ps,
+    _mm512_loadu_ps,
     _mm512_maskz_loadu_ps,
     _mm512_mask_storeu_ps,
     _mm512_fmadd_ps,
@@ -183,6 +191,7 @@ tiles!(
     __mmask8,
     _mm512_setzero_pd,
     _mm512_set1_pd,
+    _mm512_loadu_pd,
     _mm512_maskz_loadu_pd,
     _mm512_mask_storeu_pd,
     _mm512_fmadd_pd,

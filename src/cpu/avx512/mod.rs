@@ -43,7 +43,6 @@ pub const KERNELS: Kernels = Kernels {
         sgd: entries::sgd::<f64>,
         adamw: entries::adamw::<f64>,
         fma_chains: entries::chains::<Wide64>(),
-        ..avx2::KERNELS.f64
     },
     ..avx2::KERNELS
 };

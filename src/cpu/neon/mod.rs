@@ -1,4 +1,4 @@
-//! NEON: replaces what is faster here, inherits the rest from scalar.
+//! NEON: a version of every operation.
 
 mod entries;
 mod gemm;
@@ -10,7 +10,6 @@ use half::{bf16, f16};
 
 use super::Isa;
 use super::contract::{HalfOps, Kernels, Ops};
-use super::scalar;
 
 /// The table for 64-bit Arm.
 pub const KERNELS: Kernels = Kernels {
@@ -28,7 +27,6 @@ pub const KERNELS: Kernels = Kernels {
         sgd: entries::sgd::<f32>,
         adamw: entries::adamw::<f32>,
         fma_chains: entries::chains::<Wide32>(),
-        ..scalar::KERNELS.f32
     },
     f64: Ops {
         gemm: gemm::F64_8X6,
@@ -43,7 +41,6 @@ pub const KERNELS: Kernels = Kernels {
         sgd: entries::sgd::<f64>,
         adamw: entries::adamw::<f64>,
         fma_chains: entries::chains::<Wide64>(),
-        ..scalar::KERNELS.f64
     },
     half: HalfOps {
         gather_sum_f16: entries::gather_sum::<f32, f16>,
