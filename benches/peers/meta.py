@@ -130,7 +130,7 @@ def main():
     parser.add_argument("--metaglot", default="target/release/metaglot")
     parser.add_argument("--out", required=True)
     parser.add_argument("--rows", type=lambda s: [int(r) for r in s.split(",") if r], default=list(range(len(SHAPES))))
-    parser.add_argument("--peers", type=lambda s: s.split(","), default=PEERS)
+    parser.add_argument("--peers", type=lambda s: [p for p in s.split(",") if p], default=PEERS)
     parser.add_argument("--python", type=lambda s: s.split("="), action="append", default=[])
     parser.add_argument("--cpus", default="0,1", help="two CPUs of one digit")
     parser.add_argument("--device", default="cpu", help="of jax and torch")
