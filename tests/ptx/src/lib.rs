@@ -33,7 +33,9 @@
 //! assert_eq!(out, [2f32, 4.0, 6.0].map(f32::to_le_bytes).concat()[..]);
 //! ```
 
+mod access;
 mod block;
+mod collective;
 mod convert;
 mod copy;
 mod decode;

@@ -71,7 +71,10 @@ fn transposed_ldmatrix_and_its_inverse() {
     let back = format!(
         "{fill} stmatrix.sync.aligned.m8n8.x1.trans.shared.b16 [%r4+128], {{%r10}}; ld.shared.b32 %r1, [%r3+128];"
     );
-    assert_eq!(support::lanes(&back, 32).unwrap(), (0..32).map(|l| 2 * l | (2 * l + 1) << 16).collect::<Vec<u32>>());
+    assert_eq!(
+        support::lanes(&back, 32).unwrap(),
+        (0..32).map(|l| (2 * l) | ((2 * l + 1) << 16)).collect::<Vec<u32>>()
+    );
 }
 
 /// A wgmma of A[64][16] and B[8][16], rows 128 bytes apart and swizzled (or not), with `end` before the stores.
@@ -94,7 +97,7 @@ fn wgmma(swizzle: bool, end: &str) -> String {
         )
     };
     let (kind, stride, b_at) = if swizzle { (1u64, 1024u64, 8192u64) } else { (0, 256, 2048) };
-    let base = kind << 62 | (stride >> 4) << 32 | (128 >> 4) << 16;
+    let base = (kind << 62) | ((stride >> 4) << 32) | ((128 >> 4) << 16);
     format!(
         ".shared .align 1024 .b8 s[9216]; mov.u32 %r50, s; setp.ge.u32 %p1, t, 72; @%p1 bra W; mul.wide.u32 %rd3, t, 32; add.s64 %rd3, %rd3, p;\n\
          {}{}W: bar.sync 0; mov.b64 %rd6, {base:#x}; mov.b64 %rd7, {:#x}; mov.pred %p2, false; mov.pred %p3, true;\n\
@@ -108,7 +111,7 @@ fn wgmma(swizzle: bool, end: &str) -> String {
          st.global.v2.f32 [%rd8+2304], {{%f5, %f2}}; st.global.v2.f32 [%rd8+2560], {{%f3, %f4}};",
         copy(0),
         copy(1),
-        base | b_at >> 4,
+        base | (b_at >> 4),
     )
 }
 
