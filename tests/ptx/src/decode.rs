@@ -5,6 +5,9 @@ use crate::operand::{self, Parsed};
 use crate::symbols::Symbols;
 use crate::types::{Ty, ones};
 
+/// A property of a number.
+type Test = fn(f64) -> bool;
+
 /// A branch whose label is looked up once all are known.
 #[derive(Debug)]
 pub(crate) struct Fixup {
@@ -406,7 +409,7 @@ impl<'a> Decoder<'a> {
                 Ok(Op::Slct { d, a, b, c: self.src(3, ty)?, by: ty, keep: to.mask() })
             }
             _ => {
-                let tests: [(&str, fn(f64) -> bool); 6] = [
+                let tests: [(&str, Test); 6] = [
                     ("finite", f64::is_finite),
                     ("infinite", f64::is_infinite),
                     ("number", |x| !x.is_nan()),

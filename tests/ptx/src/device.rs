@@ -228,7 +228,7 @@ fn limits(
     let total = u64::from(base) + u64::from(dynamic_shared);
     if kernel.static_shared > 48 * 1024 || total > u64::from(module.shared_limit) {
         return Err(format!(
-            "{} bytes of static and {dynamic_shared} of dynamic shared memory; a block may have {}, 49152 of them static",
+            "{} static and {dynamic_shared} dynamic bytes of shared memory; a block may have {}, 49152 of them static",
             kernel.static_shared, module.shared_limit
         ));
     }

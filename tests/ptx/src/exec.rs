@@ -1,5 +1,7 @@
 //! One instruction in some lanes of a warp.
 
+use crate::access::{atomic, load, modify, shared_offset, store};
+use crate::collective::between_lanes;
 use crate::convert::convert;
 use crate::copy::Request;
 use crate::error::{Blame, FaultKind, Ran};
@@ -7,10 +9,10 @@ use crate::float::{self, compare, value};
 use crate::inst::*;
 use crate::integer::{self, map1, map2};
 use crate::matrix;
-use crate::memory::{LOCAL_WINDOW, Memory, PARAM_WINDOW, SHARED_WINDOW, aligned};
+use crate::memory::{LOCAL_WINDOW, Memory, PARAM_WINDOW, SHARED_WINDOW};
 use crate::shared::Shared;
-use crate::types::{Ty, bits_of, f32_of, ones};
-use crate::warp::{Hold, Lanes, Warp, ballot, lanes};
+use crate::types::{Ty, f32_of, ones};
+use crate::warp::{Hold, Lanes, Warp, lanes};
 use crate::wgmma::{Left, Product};
 
 /// What all warps of a block share.
@@ -144,7 +146,8 @@ fn members_hold(warp: &Warp, mask: u32, group: u32) -> Ran<Hold> {
     Ok(Hold::Members)
 }
 
-fn first(mask: u32) -> usize {
+/// The lowest lane.
+pub(crate) fn first(mask: u32) -> usize {
     mask.trailing_zeros() as usize & 31
 }
 
@@ -180,7 +183,7 @@ fn special(warp: &Warp, env: &Env<'_>, s: Special) -> Lanes {
     }
 }
 
-fn addresses(warp: &Warp, env: &Env<'_>, a: Addr) -> Lanes {
+pub(crate) fn addresses(warp: &Warp, env: &Env<'_>, a: Addr) -> Lanes {
     map1(&source(warp, env, a.base), |base| base.wrapping_add(a.offset))
 }
 
@@ -368,11 +371,6 @@ fn copies(warp: &mut Warp, env: &mut Env<'_>, op: &Op, mask: u32) -> Ran {
     Ok(())
 }
 
-/// An address in the shared window, or already an offset.
-fn shared_offset(address: u64) -> u64 {
-    if address >= SHARED_WINDOW { address - SHARED_WINDOW } else { address }
-}
-
 /// An mbarrier: expected arrivals in bits 0..20, missing ones in 20..40, the phase's parity in bit 40.
 fn mbar_state(env: &mut Env<'_>, address: u64) -> Ran<u64> {
     let bytes = env.shared.object(shared_offset(address))?;
@@ -409,210 +407,4 @@ fn mbar(warp: &mut Warp, env: &mut Env<'_>, op: &Op, mask: u32) -> Ran {
         warp.write(slot, mask, &out);
     }
     Ok(())
-}
-
-fn between_lanes(warp: &mut Warp, env: &Env<'_>, op: &Op, mask: u32) {
-    match *op {
-        Op::Shfl { kind, d, p, a, b, c, .. } => {
-            let (a, b, c) = (source(warp, env, a), source(warp, env, b), source(warp, env, c));
-            let from: [Option<usize>; 32] = std::array::from_fn(|l| shuffle(kind, l as u64, b[l], c[l]));
-            warp.write(d, mask, &std::array::from_fn(|l| a[from[l].unwrap_or(l)] & 0xffff_ffff));
-            if let Some(p) = p {
-                warp.write(p, mask, &from.map(|f| u64::from(f.is_some())));
-            }
-        }
-        Op::Vote { kind, d, a, negate, .. } => {
-            let bits = ballot(&map1(&source(warp, env, a), |x| x & 1 ^ u64::from(negate))) & mask;
-            let x = match kind {
-                Vote::All => u64::from(bits == mask),
-                Vote::Any => u64::from(bits != 0),
-                Vote::Uni => u64::from(bits == mask || bits == 0),
-                Vote::Ballot => bits.into(),
-            };
-            warp.write(d, mask, &[x; 32]);
-        }
-        Op::Match { all, ty, d, p, a, .. } => {
-            let a = map1(&source(warp, env, a), |x| x & ty.mask());
-            let same = |l: usize| lanes(mask).filter(|&m| a[m] == a[l]).fold(0u32, |bits, m| bits | 1 << m);
-            let out = std::array::from_fn(|l| match same(l) {
-                bits if all && bits != mask => 0,
-                bits => u64::from(bits),
-            });
-            warp.write(d, mask, &out);
-            if let Some(p) = p {
-                warp.write(p, mask, &map1(&out, |x| u64::from(x != 0)));
-            }
-        }
-        Op::Redux { op, ty, d, a, .. } => {
-            let a = source(warp, env, a);
-            let x = lanes(mask).map(|l| a[l] & ty.mask()).reduce(|x, y| reduce(op, ty, x, y)).unwrap_or(0);
-            warp.write(d, mask, &[x; 32]);
-        }
-        Op::Elect { d, p, .. } => {
-            warp.write(d, mask, &[first(mask) as u64; 32]);
-            warp.write(p, mask, &std::array::from_fn(|l| u64::from(l == first(mask))));
-        }
-        _ => {}
-    }
-}
-
-/// The lane a shuffle reads from, if it is in range: `c` has the clamp in bits 0..5, the segment mask in 8..13.
-fn shuffle(kind: Shuffle, lane: u64, b: u64, c: u64) -> Option<usize> {
-    let (b, clamp, segment) = (b & 31, c & 31, c >> 8 & 31);
-    let top = (lane & segment) | (clamp & !segment);
-    let bottom = lane & segment;
-    let from = match kind {
-        Shuffle::Up => lane.checked_sub(b).filter(|&f| f >= (lane & segment) | (clamp & !segment)),
-        Shuffle::Down => Some(lane + b).filter(|&f| f <= top),
-        Shuffle::Bfly => Some(lane ^ b).filter(|&f| f <= top),
-        Shuffle::Idx => Some(bottom | (b & !segment)).filter(|&f| f <= top),
-    };
-    from.map(|f| f as usize)
-}
-
-fn reduce(op: Reduce, ty: Ty, x: u64, y: u64) -> u64 {
-    let two = |op| integer::int2(op, ty, &[x; 32], &[y; 32])[0];
-    let smaller = |x: u64, y: u64| if f32_of(x) < f32_of(y) || f32_of(y).is_nan() { x } else { y };
-    match (op, ty) {
-        (Reduce::Min, Ty::F32) => smaller(x, y),
-        (Reduce::Max, Ty::F32) => {
-            if smaller(x, y) == x {
-                y
-            } else {
-                x
-            }
-        }
-        (Reduce::Add, _) => two(Int2::Add),
-        (Reduce::Min, _) => two(Int2::Min),
-        (Reduce::Max, _) => two(Int2::Max),
-        (Reduce::And, _) => two(Int2::And),
-        (Reduce::Or, _) => two(Int2::Or),
-        (Reduce::Xor, _) => two(Int2::Xor),
-    }
-}
-
-fn atomic(op: AtomOp, ty: Ty, old: u64, b: u64, c: Option<u64>) -> u64 {
-    let two = |op| integer::int2(op, ty, &[old; 32], &[b; 32])[0];
-    match (op, ty) {
-        (AtomOp::Add, Ty::F32) => bits_of(f32_of(old) + f32_of(b)),
-        (AtomOp::Add, Ty::F64) => (f64::from_bits(old) + f64::from_bits(b)).to_bits(),
-        (AtomOp::Add, _) => two(Int2::Add),
-        (AtomOp::Min, _) => two(Int2::Min),
-        (AtomOp::Max, _) => two(Int2::Max),
-        (AtomOp::And, _) => two(Int2::And),
-        (AtomOp::Or, _) => two(Int2::Or),
-        (AtomOp::Xor, _) => two(Int2::Xor),
-        (AtomOp::Exch, _) => b & ty.mask(),
-        (AtomOp::Cas, _) => {
-            if old == b & ty.mask() {
-                c.unwrap_or(old) & ty.mask()
-            } else {
-                old
-            }
-        }
-        (AtomOp::Inc, _) => {
-            if old >= b & ty.mask() {
-                0
-            } else {
-                old + 1
-            }
-        }
-        (AtomOp::Dec, _) => {
-            if old == 0 || old > b & ty.mask() {
-                b & ty.mask()
-            } else {
-                old - 1
-            }
-        }
-    }
-}
-
-/// The space an address lies in, and the place there.
-fn resolve(space: Space, address: u64) -> (Space, u64) {
-    match space {
-        Space::Generic if address >= SHARED_WINDOW => (Space::Shared, address - SHARED_WINDOW),
-        Space::Generic if address >= LOCAL_WINDOW => (Space::Local, address - LOCAL_WINDOW),
-        Space::Generic if address >= PARAM_WINDOW => (Space::Param, address - PARAM_WINDOW),
-        Space::Generic => (Space::Global, address),
-        // A kernel may pass a generic address where it knows the space.
-        Space::Shared => (Space::Shared, shared_offset(address)),
-        Space::Local if address >= LOCAL_WINDOW => (Space::Local, address - LOCAL_WINDOW),
-        other => (other, address),
-    }
-}
-
-/// Bytes of a lane's local memory or of the parameters.
-fn inside(address: u64, size: usize, length: usize, what: &str) -> Ran<std::ops::Range<usize>> {
-    aligned(address, size)?;
-    match usize::try_from(address).ok().and_then(|a| Some(a..a.checked_add(size)?)) {
-        Some(range) if range.end <= length => Ok(range),
-        _ => Err(Blame::new(FaultKind::OutOfBounds, format!("{size} bytes at {what} {address:#x} of {length}"))),
-    }
-}
-
-fn load(warp: &mut Warp, env: &mut Env<'_>, space: Space, ty: Ty, d: &[(Slot, u64)], a: Addr, mask: u32) -> Ran {
-    let address = addresses(warp, env, a);
-    let (step, size) = (ty.bytes() as usize, ty.bytes() as usize * d.len());
-    let mut data = [0u8; 32];
-    for lane in lanes(mask) {
-        let out = &mut data[..size];
-        let (space, at) = resolve(space, address[lane]);
-        let read = match space {
-            Space::Shared => env.shared.load(warp.id, at, out),
-            Space::Local => {
-                let n = env.local_bytes as usize;
-                inside(at, size, n, "local").map(|r| out.copy_from_slice(&warp.local[lane * n..][r]))
-            }
-            Space::Param => inside(at, size, env.params.len(), "param").map(|r| out.copy_from_slice(&env.params[r])),
-            Space::Global | Space::Generic => env.memory.load(at, out),
-        };
-        read.map_err(|b| b.at(lane))?;
-        for (i, &(slot, keep)) in d.iter().enumerate() {
-            let mut word = [0; 8];
-            word[..step].copy_from_slice(&data[i * step..][..step]);
-            warp.registers[slot as usize][lane] = ty.extend(u64::from_le_bytes(word)) & keep;
-        }
-    }
-    Ok(())
-}
-
-fn store(warp: &mut Warp, env: &mut Env<'_>, space: Space, ty: Ty, a: Addr, from: &[Src], mask: u32) -> Ran {
-    let address = addresses(warp, env, a);
-    let (step, size) = (ty.bytes() as usize, ty.bytes() as usize * from.len());
-    let values: Vec<Lanes> = from.iter().map(|&s| source(warp, env, s)).collect();
-    let mut data = [0u8; 32];
-    for lane in lanes(mask) {
-        for (i, value) in values.iter().enumerate() {
-            data[i * step..][..step].copy_from_slice(&value[lane].to_le_bytes()[..step]);
-        }
-        let data = &data[..size];
-        let (space, at) = resolve(space, address[lane]);
-        let wrote = match space {
-            Space::Shared => env.shared.store(warp.id, at, data),
-            Space::Local => {
-                let n = env.local_bytes as usize;
-                inside(at, size, n, "local").map(|r| warp.local[lane * n..][r].copy_from_slice(data))
-            }
-            Space::Param => Err(Blame::new(FaultKind::OutOfBounds, "a write to the parameters")),
-            Space::Global | Space::Generic => env.memory.store(at, data),
-        };
-        wrote.map_err(|b| b.at(lane))?;
-    }
-    Ok(())
-}
-
-/// An atomic's read and write.
-fn modify(warp: u16, env: &mut Env<'_>, space: Space, address: u64, ty: Ty, f: impl FnOnce(u64) -> u64) -> Ran<u64> {
-    let size = ty.bytes() as usize;
-    match resolve(space, address) {
-        (Space::Shared, at) => env.shared.atomic(warp, at, size, f),
-        (Space::Global, at) => {
-            let mut word = [0; 8];
-            env.memory.load(at, &mut word[..size])?;
-            let old = u64::from_le_bytes(word);
-            env.memory.store(at, &f(old).to_le_bytes()[..size])?;
-            Ok(old)
-        }
-        _ => Err(Blame::new(FaultKind::OutOfBounds, format!("an atomic at {address:#x}"))),
-    }
 }

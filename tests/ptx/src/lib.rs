@@ -35,7 +35,9 @@
 #![allow(clippy::needless_range_loop, reason = "a lane is a number in every array")]
 #![allow(clippy::type_complexity, reason = "tables of names and functions, used once")]
 
+mod access;
 mod block;
+mod collective;
 mod convert;
 mod copy;
 mod decode;

@@ -54,7 +54,9 @@ pub(crate) fn literal(text: &str, ty: Ty) -> Option<u64> {
         lower.parse::<u64>().ok()
     };
     match integer {
-        Some(x) if ty.is_float() => Some(float(if negative { -(x as f64) } else { x as f64 }, ty, ty != Ty::F64)),
+        Some(x) if matches!(ty, Ty::F32 | Ty::F64 | Ty::Tf32) => {
+            Some(float(if negative { -(x as f64) } else { x as f64 }, ty, ty != Ty::F64))
+        }
         Some(x) => Some(if negative { x.wrapping_neg() } else { x } & ty.mask()),
         None if lower.contains('.') => {
             let x: f64 = lower.parse().ok()?;

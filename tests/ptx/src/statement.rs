@@ -156,7 +156,8 @@ mod tests {
 
     #[test]
     fn scopes_labels_vectors_and_comments() {
-        let ptx = ".version 9.0\n.visible .entry k(\n.param .u32 a\n) .maxntid 32, 1, 1\n{ // x;\n$L1: ld.v2.u32 {%r1,\n%r2}, [a]; /* {\n */ { mov.u32 p, 1; }\nfence.acquire::cta; }";
+        let ptx = ".version 9.0\n.visible .entry k(\n.param .u32 a\n) .maxntid 32, 1, 1\n{ // x;\n$L1: ld.v2.u32 {%r1,\n\
+            %r2}, [a]; /* {\n */ { mov.u32 p, 1; }\nfence.acquire::cta; }";
         let got = split(ptx).unwrap();
         let text = |line, t: &str| Statement { line, form: Form::Text(t.into()) };
         let want = [

@@ -53,13 +53,8 @@ impl Warp {
     /// Warp `id` of a block.
     pub fn new(id: u32, block: [u32; 3], registers: u32, local_bytes: u32) -> Self {
         let threads = block.iter().product::<u32>();
-        let mut tid = [[0; 32]; 3];
-        for lane in 0..32 {
-            let t = id * 32 + lane as u32;
-            tid[0][lane] = u64::from(t % block[0]);
-            tid[1][lane] = u64::from(t / block[0] % block[1]);
-            tid[2][lane] = u64::from(t / block[0] / block[1]);
-        }
+        let place = |f: fn(u32, [u32; 3]) -> u32| std::array::from_fn(|lane| f(id * 32 + lane as u32, block).into());
+        let tid = [place(|t, b| t % b[0]), place(|t, b| t / b[0] % b[1]), place(|t, b| t / b[0] / b[1])];
         let lanes = (threads - id * 32).min(32);
         let members = crate::types::ones(lanes) as u32;
         Self {
