@@ -229,6 +229,26 @@ fn gram_space_equals_the_plain_form_in_every_order() {
     }
 }
 
+/// A single layer is its own last one, and has nothing below it.
+#[test]
+fn the_last_layer_of_one_is_all_of_them() {
+    for kind in KINDS {
+        for seed in 715..718 {
+            let p = Problem::random(seed, shape(kind, &[6, 3]), LossKind::Classes, 3, 7, 6);
+            for order in [Order::Second, Order::First, Order::Displacement, Order::Evaluate] {
+                let all = InnerLoop { order, ..InnerLoop::sgd(STEPS, 0.1, Order::Second) };
+                let last = InnerLoop { adapt: Adapt::Last, ..all };
+                for form in [Form::Gram, Form::Recompute, Form::Dense] {
+                    let [all, last] = [all, last].map(|inner| run(&p, &p.params(), inner, form));
+                    let about = format!("{order:?}, {form:?}, seed {seed}, {kind:?}");
+                    assert!(all.losses.iter().all(|&loss| loss > 0.0), "{about}");
+                    assert_eq!((all.theta, all.losses), (last.theta, last.losses), "{about}");
+                }
+            }
+        }
+    }
+}
+
 const CONTEXT: usize = 2;
 
 fn context_problem(seed: u64, kind: InputKind) -> Problem {

@@ -14,7 +14,7 @@ use bytemuck::cast_slice_mut;
 use crate::cpu::KernelElement;
 use crate::error::{Error, Result};
 use crate::meta::plan::Shapes;
-use crate::meta::{Adapt, InnerLoop, InnerMemory, Inputs, Limits, MetaBatch, Order, Outcome, Start, proto_maml};
+use crate::meta::{InnerLoop, InnerMemory, Inputs, Limits, MetaBatch, Order, Outcome, Start, proto_maml};
 use crate::model::{Targets, mlp, saved_len};
 
 /// What all episodes of a meta-step share.
@@ -84,7 +84,8 @@ pub(in crate::meta) fn lane_len(shapes: &Shapes, limits: &Limits) -> usize {
     let c = shapes.whole.outputs();
     let [support, query] = [limits.support, limits.query].map(|n| (n, limits.loss_len(n, c)));
     let pairs = [limits.support_nnz, limits.query_nnz];
-    let sizes = Sizes::new(limits.inner, limits.recompute, support, query).with_pairs(pairs);
+    let inner = memory_of(shapes, limits.inner);
+    let sizes = Sizes::new(inner, limits.recompute, support, query).with_pairs(pairs);
     let mut memory = Carver::<u8>::counting();
     if limits.inner.context > 0 {
         ContextMemory::lay_out(&shapes.whole, &sizes, &mut memory);
@@ -94,6 +95,11 @@ pub(in crate::meta) fn lane_len(shapes: &Shapes, limits: &Limits) -> usize {
     memory.used()
 }
 
+/// What the loop needs on these shapes: the last layer of one is all of them.
+fn memory_of(shapes: &Shapes, inner: InnerMemory) -> InnerMemory {
+    InnerMemory { last_layer: inner.last_layer && shapes.body.is_some(), ..inner }
+}
+
 impl<T: KernelElement> Step<'_, T> {
     /// Runs episode `t`; returns its query loss.
     pub fn episode(&self, lane: &mut Lane<T>, t: usize, rows: Rows<T>, scratch: &mut [T]) -> Result<(T, Outcome)> {
@@ -101,7 +107,7 @@ impl<T: KernelElement> Step<'_, T> {
         let (h, c) = (self.shapes.whole.hidden(), self.shapes.whole.outputs());
         let (n, m) = (rows.z.len() / h, rows.z_query.len() / h);
         let kept = |targets: &Targets, n| (n, saved_len(targets, n, c));
-        let inner = InnerMemory::of(self.inner);
+        let inner = memory_of(self.shapes, InnerMemory::of(self.inner));
         let pairs = [&self.batch.support, &self.batch.query].map(|set| set.nnz_of(t));
         let sizes = Sizes::new(inner, self.limits.recompute, kept(&support, n), kept(&query, m)).with_pairs(pairs);
         let Rows { z, z_query, out, gradient } = rows;
@@ -138,7 +144,7 @@ impl<T: KernelElement> Step<'_, T> {
         [z, z_query, out, head]: [&mut [T]; 4],
         rates: &mut [T],
     ) -> Result<(T, bool)> {
-        if self.inner.adapt == Adapt::Last && self.shapes.body.is_some() {
+        if sizes.inner.last_layer {
             self.last_layer(lane, sizes, targets, memory, [z, z_query, out, head, rates])
         } else {
             self.all_layers(lane, t, sizes, targets, memory, [z, z_query, out, head, rates])
