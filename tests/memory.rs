@@ -75,23 +75,17 @@ fn beside_the_table(vocabulary: usize) -> usize {
         let inner = InnerLoop::sgd(3, 0.1, Order::Second);
         let limits = Limits::of(batch, &inner);
         assert!(limits.nnz < 10_000, "a small vocabulary would bound the rows");
-        let mut measured = || {
-            let before = LIVE.load(Ordering::Relaxed);
-            PEAK.store(before, Ordering::Relaxed);
-            let mut gradient = MetaGradient::new(&p.shape, &limits);
-            let mut gram = GramSpace::<f32>::new(&cpu, &p.shape, limits).unwrap();
-            for _ in 0..3 {
-                optimizer.catch_up(&mut params, &gradient.rows).unwrap();
-                gram.run(&params, batch, &inner, &mut gradient).unwrap();
-                optimizer.step(&mut params, &gradient).unwrap();
-            }
-            assert!(!gradient.rows.is_empty());
-            PEAK.load(Ordering::Relaxed) - before
-        };
-        // From within the pool, and once before it counts: its threads allocate for themselves when they first work.
-        let bytes = cpu.install(|| (measured(), measured()).1);
-        assert!(params.first[..40 * 9].iter().any(|w| w.to_f32() != 0.0), "seed 13");
-        bytes
+        let before = LIVE.load(Ordering::Relaxed);
+        PEAK.store(before, Ordering::Relaxed);
+        let mut gradient = MetaGradient::new(&p.shape, &limits);
+        let mut gram = GramSpace::<f32>::new(&cpu, &p.shape, limits).unwrap();
+        for _ in 0..3 {
+            optimizer.catch_up(&mut params, &gradient.rows).unwrap();
+            gram.run(&params, batch, &inner, &mut gradient).unwrap();
+            optimizer.step(&mut params, &gradient).unwrap();
+        }
+        assert!(!gradient.rows.is_empty() && params.first[..40 * 9].iter().any(|w| w.to_f32() != 0.0));
+        PEAK.load(Ordering::Relaxed) - before
     })
 }
 
@@ -123,14 +117,14 @@ fn main() {
         InnerLoop { micro_batch: 4, ..maml(5) },
         InnerLoop { order: Order::First, ..maml(50) },
     ];
-    for cpu in [1, 2].map(|threads| Cpu::new().threads(threads).unwrap()) {
-        // The pool's threads allocate for themselves when they first work.
-        planned_and_measured(InputKind::Dense, &cpu, maml(5), |limits| limits);
+    // They live to the end: the threads of a dropped pool free their memory at any later time.
+    let cpus = [1, 2].map(|threads| Cpu::new().threads(threads).unwrap());
+    for cpu in &cpus {
         for kind in [InputKind::Dense, InputKind::Bag] {
             for inner in loops {
                 for (recompute, task_chunk) in [(false, 0), (true, 2)] {
                     let change = |limits| Limits { recompute, task_chunk, ..limits };
-                    let (planned, measured) = planned_and_measured(kind, &cpu, inner, change);
+                    let (planned, measured) = planned_and_measured(kind, cpu, inner, change);
                     assert_eq!(planned, measured, "{cpu:?}, {kind:?}, {inner:?}, {recompute}, {task_chunk}, seed 12");
                 }
             }
@@ -138,15 +132,15 @@ fn main() {
             let rates = [0.01; 3 * 5];
             let rated = InnerLoop { rates: Rates::Layers(&rates), ..maml(5) };
             for inner in loops.into_iter().chain([InnerLoop { update: adam, ..maml(5) }, rated]) {
-                let [planned, measured, more] = dense_planned_and_measured(kind, &cpu, inner);
+                let [planned, measured, more] = dense_planned_and_measured(kind, cpu, inner);
                 assert_eq!(planned, measured, "plain form, {kind:?}, {inner:?}, seed 12");
                 // Beside the workspace an episode holds a copy of the shape's widths, of a few layers each.
                 assert!(more <= 3 * size_of_val(&DIMS), "plain form, {kind:?}, {inner:?}: {more} bytes more, seed 12");
             }
         }
-        let (few, _) = planned_and_measured(InputKind::Dense, &cpu, maml(10), |limits| limits);
+        let (few, _) = planned_and_measured(InputKind::Dense, cpu, maml(10), |limits| limits);
         let (many, _) =
-            planned_and_measured(InputKind::Dense, &cpu, maml(100), |limits| Limits { recompute: true, ..limits });
+            planned_and_measured(InputKind::Dense, cpu, maml(100), |limits| Limits { recompute: true, ..limits });
         assert!(many <= 2 * few, "{many} bytes for 100 recomputed steps, {few} for 10");
     }
     let sizes = [10_000, 100_000, 1_000_000].map(beside_the_table);
