@@ -4,13 +4,14 @@
 //! broadcasts. Two FMAs issue a cycle with a latency of 4 or 5, so 8 to 10 chains must be in flight: 12 are. A 4x24
 //! tile would need 3 loads a step; 8x8 has 8 chains only.
 //!
-//! Tails: rows are a constant of the compiled tile (1 to 6), columns are masked loads and stores, one vector wide where
-//! one suffices. Every element sees the same operations in the same order in any tile.
+//! Tails: rows are a constant of the compiled tile (1 to 6), columns are masked loads and stores in pieces, one
+//! vector wide where one suffices. Every element sees the same operations in the same order in any tile.
 
 use std::arch::x86_64::*;
 
 use super::pack;
 use super::rows::Rows;
+use super::tails::{f32_mask, f32_store_first, f64_mask, f64_store_first};
 use crate::cpu::contract::{Gemm, Tile};
 
 /// Single precision, 6 x 16: a 256 x 16 panel of B takes 16 KiB of the first-level cache.
@@ -25,7 +26,7 @@ const FAR: usize = 64;
 
 macro_rules! tiles {
     ($t:ty, $dispatch:ident, $rows:ident, $sum:ident, $lanes:literal, $vector:ty, $mask:ident, $zero:ident, $broadcast:ident,
-     $load:ident, $maskload:ident, $store:ident, $maskstore:ident, $fma:ident, $mul:ident, $add:ident, $max:ident) => {
+     $load:ident, $maskload:ident, $store:ident, $store_first:ident, $fma:ident, $mul:ident, $add:ident, $max:ident) => {
         /// # Safety
         /// AVX2 and FMA are there; see [`Gemm::tile`].
         unsafe fn $dispatch(t: &Tile<$t>) {
@@ -136,7 +137,7 @@ macro_rules! tiles {
                         if e.relu {
                             x = $max($zero(), x);
                         }
-                        if whole { $store(c, x) } else { $maskstore(c, last, x) }
+                        if whole { $store(c, x) } else { $store_first(c, x, t.n - v * $lanes) }
                     }
                 }
             }
@@ -157,7 +158,7 @@ tiles!(
     _mm256_loadu_ps,
     _mm256_maskload_ps,
     _mm256_storeu_ps,
-    _mm256_maskstore_ps,
+    f32_store_first,
     _mm256_fmadd_ps,
     _mm256_mul_ps,
     _mm256_add_ps,
@@ -176,23 +177,9 @@ tiles!(
     _mm256_loadu_pd,
     _mm256_maskload_pd,
     _mm256_storeu_pd,
-    _mm256_maskstore_pd,
+    f64_store_first,
     _mm256_fmadd_pd,
     _mm256_mul_pd,
     _mm256_add_pd,
     _mm256_max_pd
 );
-
-/// All bits set in the first `left` lanes of 8.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn f32_mask(left: usize) -> __m256i {
-    _mm256_cmpgt_epi32(_mm256_set1_epi32(left as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
-}
-
-/// All bits set in the first `left` lanes of 4.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn f64_mask(left: usize) -> __m256i {
-    _mm256_cmpgt_epi64(_mm256_set1_epi64x(left as i64), _mm256_setr_epi64x(0, 1, 2, 3))
-}

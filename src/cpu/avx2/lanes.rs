@@ -1,8 +1,8 @@
-//! The registers of AVX2. A row's tail is loaded and stored under a mask.
+//! The registers of AVX2. A row's tail is loaded under a mask and stored in pieces.
 
 use std::arch::x86_64::*;
 
-use super::gemm::{f32_mask, f64_mask};
+use super::tails::{f32_mask, f32_store_first, f64_mask, f64_store_first};
 use crate::cpu::lanes::Lanes;
 
 impl Lanes for __m256 {
@@ -34,7 +34,7 @@ impl Lanes for __m256 {
     #[inline(always)]
     unsafe fn store_first(self, dst: *mut f32, left: usize) {
         // SAFETY: the trait's contract.
-        unsafe { _mm256_maskstore_ps(dst, f32_mask(left), self) }
+        unsafe { f32_store_first(dst, self, left) }
     }
     #[inline(always)]
     unsafe fn add(self, b: Self) -> Self {
@@ -133,7 +133,7 @@ impl Lanes for __m256d {
     #[inline(always)]
     unsafe fn store_first(self, dst: *mut f64, left: usize) {
         // SAFETY: the trait's contract.
-        unsafe { _mm256_maskstore_pd(dst, f64_mask(left), self) }
+        unsafe { f64_store_first(dst, self, left) }
     }
     #[inline(always)]
     unsafe fn add(self, b: Self) -> Self {

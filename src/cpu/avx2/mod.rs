@@ -6,6 +6,7 @@ mod gemm;
 mod lanes;
 mod pack;
 mod rows;
+mod tails;
 
 use std::arch::x86_64::{__m256, __m256d};
 

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::gemm::{f32_mask, f64_mask};
+use super::tails::{f32_mask, f32_store_first, f64_mask, f64_store_first};
 use crate::cpu::contract::Panel;
 
 /// # Safety
@@ -23,7 +23,7 @@ pub unsafe fn f64_pack(panel: &Panel<f64>) {
 }
 
 macro_rules! copy {
-    ($t:ty, $copy:ident, $lanes:literal, $mask:ident, $load:ident, $store:ident, $maskload:ident, $maskstore:ident) => {
+    ($t:ty, $copy:ident, $lanes:literal, $mask:ident, $load:ident, $store:ident, $maskload:ident, $store_first:ident) => {
         /// # Safety
         /// As the packing function, with `rs` = 1.
         #[target_feature(enable = "avx2")]
@@ -38,7 +38,7 @@ macro_rules! copy {
                         if left >= $lanes {
                             $store(dst, $load(src));
                         } else {
-                            $maskstore(dst, mask, $maskload(src, mask));
+                            $store_first(dst, $maskload(src, mask), left);
                         }
                     }
                 }
@@ -47,8 +47,8 @@ macro_rules! copy {
     };
 }
 
-copy!(f32, f32_copy, 8, f32_mask, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_maskload_ps, _mm256_maskstore_ps);
-copy!(f64, f64_copy, 4, f64_mask, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_maskload_pd, _mm256_maskstore_pd);
+copy!(f32, f32_copy, 8, f32_mask, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_maskload_ps, f32_store_first);
+copy!(f64, f64_copy, 4, f64_mask, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_maskload_pd, f64_store_first);
 
 /// # Safety
 /// As [`f32_pack`], with `ps` = 1.
@@ -56,7 +56,6 @@ copy!(f64, f64_copy, 4, f64_mask, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_mask
 unsafe fn f32_transpose(panel: &Panel<f32>) {
     for i in (0..panel.width).step_by(8) {
         let rows = (panel.width - i).min(8);
-        let mask = f32_mask(rows);
         // Rows behind the last are read as the last and not stored.
         let row = |r: usize| panel.src.wrapping_add((i + r.min(rows - 1)) * panel.rs);
         let whole = panel.k / 4 * 4;
@@ -73,11 +72,8 @@ unsafe fn f32_transpose(panel: &Panel<f32>) {
                 _mm256_shuffle_ps::<0xee>(c, d),
             ];
             for (q, x) in columns.into_iter().enumerate() {
-                // SAFETY: step p + q < k; a whole vector only where 8 rows are there, else the mask covers those.
-                unsafe {
-                    let dst = panel.dst.add((p + q) * panel.ds + i);
-                    if rows == 8 { _mm256_storeu_ps(dst, x) } else { _mm256_maskstore_ps(dst, mask, x) }
-                }
+                // SAFETY: step p + q < k, rows below the width.
+                unsafe { f32_store_first(panel.dst.add((p + q) * panel.ds + i), x, rows) };
             }
         }
         for p in whole..panel.k {
@@ -95,7 +91,6 @@ unsafe fn f32_transpose(panel: &Panel<f32>) {
 unsafe fn f64_transpose(panel: &Panel<f64>) {
     for i in (0..panel.width).step_by(4) {
         let rows = (panel.width - i).min(4);
-        let mask = f64_mask(rows);
         // Rows behind the last are read as the last and not stored.
         let row = |r: usize| panel.src.wrapping_add((i + r.min(rows - 1)) * panel.rs);
         let whole = panel.k / 2 * 2;
@@ -105,8 +100,8 @@ unsafe fn f64_transpose(panel: &Panel<f64>) {
             let x = [0, 1].map(|r| _mm256_insertf128_pd::<1>(_mm256_castpd128_pd256(piece(r)), piece(r + 2)));
             let columns = [_mm256_unpacklo_pd(x[0], x[1]), _mm256_unpackhi_pd(x[0], x[1])];
             for (q, x) in columns.into_iter().enumerate() {
-                // SAFETY: step p + q < k; the mask covers only rows below the width.
-                unsafe { _mm256_maskstore_pd(panel.dst.add((p + q) * panel.ds + i), mask, x) };
+                // SAFETY: step p + q < k, rows below the width.
+                unsafe { f64_store_first(panel.dst.add((p + q) * panel.ds + i), x, rows) };
             }
         }
         for p in whole..panel.k {
