@@ -28,19 +28,20 @@ macro_rules! copy {
         /// As the packing function, with `rs` = 1.
         #[target_feature(enable = "avx2")]
         unsafe fn $copy(panel: &Panel<$t>) {
-            for i in (0..panel.width).step_by($lanes) {
-                let left = panel.width - i;
-                let mask = $mask(left);
-                for p in 0..panel.k {
-                    // SAFETY: columns i.. below the width, a whole vector only where there are as many.
-                    unsafe {
-                        let (src, dst) = (panel.src.add(p * panel.ps + i), panel.dst.add(p * panel.ds + i));
-                        if left >= $lanes {
-                            $store(dst, $load(src));
-                        } else {
-                            $store_first(dst, $maskload(src, mask), left);
-                        }
-                    }
+            let whole = panel.width / $lanes * $lanes;
+            let (left, mask) = (panel.width - whole, $mask(panel.width - whole));
+            // All of a step at once: a wide operand's rows share few sets of the cache, so its lines don't stay.
+            for p in 0..panel.k {
+                let (src, dst) = (panel.src.wrapping_add(p * panel.ps), panel.dst.wrapping_add(p * panel.ds));
+                // The next panel's part of this row, which no hardware foresees.
+                _mm_prefetch::<_MM_HINT_T0>(src.wrapping_add(panel.width).cast());
+                for i in (0..whole).step_by($lanes) {
+                    // SAFETY: a whole vector of columns below the width.
+                    unsafe { $store(dst.add(i), $load(src.add(i))) };
+                }
+                if left > 0 {
+                    // SAFETY: the columns left, under the mask.
+                    unsafe { $store_first(dst.add(whole), $maskload(src.add(whole), mask), left) };
                 }
             }
         }
