@@ -11,5 +11,6 @@ mod workspace;
 
 pub use bag_index::BagIndex;
 pub use ops::Lane;
+pub(crate) use ops::{Finish, Form, Mask};
 pub use team::Team;
 pub(crate) use workspace::{Carver, matrix, matrix_mut, take};

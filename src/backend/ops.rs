@@ -1,6 +1,6 @@
 //! Checked entry points: sizes are compared here, once, then one unsafe call is made.
 
-use crate::cpu::contract::{AdamwStep, Epilogue, Kernels, Ops};
+use crate::cpu::contract::{AdamwStep, Epilogue, FEW, FewDots, Kernels, Ops};
 use crate::cpu::{Cpu, GemmOperands, KernelElement, TableElement, gemm, pack_len, symmetric_gemm};
 use crate::error::{Error, Result};
 use crate::view::{MatMut, MatRef};
@@ -16,18 +16,38 @@ pub struct Lane<T: KernelElement> {
     pub(super) lanes: usize,
 }
 
-/// What a product does with its result: `alpha * sum + beta * c`, plus a bias a column, then ReLU.
+/// What a product does with its result: `alpha * sum`, masked; `+ beta * old`, plus a bias a column; then ReLU, or the
+/// mask of the result.
 #[derive(Clone, Copy)]
-pub(super) struct Finish<'a, T> {
+pub(crate) struct Finish<'a, T> {
     pub alpha: T,
     pub beta: T,
+    /// The old values where they are not the result's own; as large as the result.
+    pub old: Option<MatRef<'a, T>>,
     pub bias: Option<&'a [T]>,
     pub relu: bool,
+    pub mask: Option<Mask<'a, T>>,
+}
+
+impl<T: KernelElement> Finish<'_, T> {
+    /// `alpha * sum + beta * c`.
+    pub fn scaled(alpha: T, beta: T) -> Self {
+        Self { alpha, beta, old: None, bias: None, relu: false, mask: None }
+    }
+}
+
+/// Zeros where a ReLU's output, as large as the result, is not positive.
+#[derive(Clone, Copy)]
+pub(crate) enum Mask<'a, T> {
+    /// In place of the product; the old value is added all the same.
+    Product(MatRef<'a, T>),
+    /// In place of the result.
+    Result(MatRef<'a, T>),
 }
 
 /// Which operand of a product is read transposed.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Form {
+pub(crate) enum Form {
     Nn,
     Nt,
     Tn,
@@ -89,11 +109,31 @@ pub(super) fn operands<T: KernelElement>(
     if let Some(bias) = finish.bias {
         check_len(form.op(), "the bias", bias.len(), n)?;
     }
+    let (mask, mask_result) = match finish.mask {
+        Some(Mask::Product(mask)) => (Some(mask), false),
+        Some(Mask::Result(mask)) => (Some(mask), true),
+        None => (None, false),
+    };
+    for (what, matrix) in [("the old values are", finish.old), ("the mask is", mask)] {
+        if let Some(x) = matrix
+            && (x.rows(), x.cols()) != (m, n)
+        {
+            let detail = format!("{what} {}x{} but the result is {m}x{n}", x.rows(), x.cols());
+            return Err(Error::shape(form.op(), detail));
+        }
+    }
+    let place = |x: Option<MatRef<T>>| x.map_or((std::ptr::null(), 0), |x| (x.as_ptr(), x.ld()));
+    let ((old, old_rs), (mask, mask_rs)) = (place(finish.old), place(mask));
     let epilogue = Epilogue {
         alpha: finish.alpha,
         beta: finish.beta,
+        old,
+        old_rs,
         bias: finish.bias.map_or(std::ptr::null(), <[T]>::as_ptr),
         relu: finish.relu,
+        mask,
+        mask_rs,
+        mask_result,
     };
     let (a, b, c_rs, c) = (a.as_ptr(), b.as_ptr(), c.ld(), c.as_mut_ptr());
     Ok(GemmOperands { m, n, k: ka, a, a_rs, a_cs, b, b_rs, b_cs, c, c_rs, epilogue })
@@ -116,7 +156,15 @@ impl<T: KernelElement> Lane<T> {
         pack_len(&cpu.ops::<T>().gemm) * size_of::<T>()
     }
 
-    fn product(&mut self, form: Form, a: MatRef<T>, b: MatRef<T>, mut c: MatMut<T>, finish: Finish<T>) -> Result<()> {
+    /// One of the three products with all that can be done to its result.
+    pub(crate) fn product(
+        &mut self,
+        form: Form,
+        a: MatRef<T>,
+        b: MatRef<T>,
+        mut c: MatMut<T>,
+        finish: Finish<T>,
+    ) -> Result<()> {
         let g = operands(form, &a, &b, &mut c, finish)?;
         // SAFETY: the views are valid and `operands` compared their sizes; `c` is borrowed mutably, so it overlaps
         // nothing; the table was handed out for this machine; the packing space holds the largest block.
@@ -126,27 +174,63 @@ impl<T: KernelElement> Lane<T> {
 
     /// `c = alpha * a b + beta * c` with a: m x k, b: k x n, c: m x n.
     pub fn gemm_nn(&mut self, alpha: T, a: MatRef<T>, b: MatRef<T>, beta: T, c: MatMut<T>) -> Result<()> {
-        self.product(Form::Nn, a, b, c, Finish { alpha, beta, bias: None, relu: false })
+        self.product(Form::Nn, a, b, c, Finish::scaled(alpha, beta))
     }
 
     /// `c = alpha * a b^T + beta * c` with a: m x k, b: n x k, c: m x n.
     pub fn gemm_nt(&mut self, alpha: T, a: MatRef<T>, b: MatRef<T>, beta: T, c: MatMut<T>) -> Result<()> {
-        self.product(Form::Nt, a, b, c, Finish { alpha, beta, bias: None, relu: false })
+        self.product(Form::Nt, a, b, c, Finish::scaled(alpha, beta))
     }
 
     /// `c = alpha * a^T b + beta * c` with a: k x m, b: k x n, c: m x n.
     pub fn gemm_tn(&mut self, alpha: T, a: MatRef<T>, b: MatRef<T>, beta: T, c: MatMut<T>) -> Result<()> {
-        self.product(Form::Tn, a, b, c, Finish { alpha, beta, bias: None, relu: false })
+        self.product(Form::Tn, a, b, c, Finish::scaled(alpha, beta))
     }
 
     /// A layer: `dst = src w^T + bias`, then ReLU if `relu`; src: m x in, w: out x in, bias: out, dst: m x out.
     pub fn linear(&mut self, src: MatRef<T>, w: MatRef<T>, bias: &[T], relu: bool, dst: MatMut<T>) -> Result<()> {
-        self.product(Form::Nt, src, w, dst, Finish { alpha: T::ONE, beta: T::ZERO, bias: Some(bias), relu })
+        self.product(Form::Nt, src, w, dst, Finish { bias: Some(bias), relu, ..Finish::scaled(T::ONE, T::ZERO) })
+    }
+
+    /// `c = alpha * a b^T + beta * c`, plus a bias a column if given, as [`Lane::gemm_nt`] and [`Lane::linear`] have it; where b
+    /// has few rows by a kernel of its own, whose sums have another order. a: m x k, b: n x k, c: m x n.
+    pub(crate) fn few_columns(
+        &mut self,
+        alpha: T,
+        a: MatRef<T>,
+        b: MatRef<T>,
+        beta: T,
+        bias: Option<&[T]>,
+        mut c: MatMut<T>,
+    ) -> Result<()> {
+        let finish = Finish { bias, ..Finish::scaled(alpha, beta) };
+        if b.rows() > FEW {
+            return self.product(Form::Nt, a, b, c, finish);
+        }
+        let g = operands(Form::Nt, &a, &b, &mut c, finish)?;
+        let bias = g.epilogue.bias;
+        let few = FewDots {
+            m: g.m,
+            n: g.n,
+            k: g.k,
+            a: g.a,
+            a_rs: g.a_rs,
+            b: g.b,
+            b_rs: g.b_cs,
+            c: g.c,
+            c_rs: g.c_rs,
+            alpha,
+            beta,
+            bias,
+        };
+        // SAFETY: as for any product; there are at most `FEW` columns.
+        unsafe { (self.ops.few_columns)(&few) };
+        Ok(())
     }
 
     /// `dst = a b^T + 1`: the Gram matrix of two dense sets of rows, the 1 carrying the bias; dst: m x n.
     pub fn gram(&mut self, a: MatRef<T>, b: MatRef<T>, mut dst: MatMut<T>) -> Result<()> {
-        let add = Finish { alpha: T::ONE, beta: T::ONE, bias: None, relu: false };
+        let add = Finish::scaled(T::ONE, T::ONE);
         // Compared before the ones are written: an error leaves the result as it was.
         operands(Form::Nt, &a, &b, &mut dst, add)?;
         for i in 0..dst.rows() {
@@ -157,7 +241,7 @@ impl<T: KernelElement> Lane<T> {
 
     /// `dst = a a^T + 1`, with the bits of [`Lane::gram`] at little more than half the work; dst: m x m.
     pub fn gram_symmetric(&mut self, a: MatRef<T>, mut dst: MatMut<T>) -> Result<()> {
-        let add = Finish { alpha: T::ONE, beta: T::ONE, bias: None, relu: false };
+        let add = Finish::scaled(T::ONE, T::ONE);
         let g = operands(Form::Nt, &a, &a, &mut dst, add)?;
         for i in 0..dst.rows() {
             dst.row_mut(i).fill(T::ONE);

@@ -12,6 +12,9 @@ pub struct Team<T: KernelElement> {
     lanes: Vec<Lane<T>>,
 }
 
+/// Elements of a panel that many products are added to: 256 KiB of f32, half of a second-level cache.
+const PANEL_ELEMENTS: usize = 1 << 16;
+
 /// A pointer that threads may share because each writes its own rows or columns.
 #[derive(Clone, Copy)]
 struct Shared<P>(P);
@@ -91,12 +94,12 @@ impl<T: KernelElement> Team<T> {
 
     /// [`Lane::linear`] without ReLU on all threads.
     pub fn linear(&mut self, src: MatRef<T>, w: MatRef<T>, bias: &[T], dst: MatMut<T>) -> Result<()> {
-        self.product(Form::Nt, src, w, dst, Finish { alpha: T::ONE, beta: T::ZERO, bias: Some(bias), relu: false })
+        self.product(Form::Nt, src, w, dst, Finish { bias: Some(bias), ..Finish::scaled(T::ONE, T::ZERO) })
     }
 
     /// [`Lane::gemm_tn`] on all threads.
     pub fn gemm_tn(&mut self, alpha: T, a: MatRef<T>, b: MatRef<T>, beta: T, c: MatMut<T>) -> Result<()> {
-        self.product(Form::Tn, a, b, c, Finish { alpha, beta, bias: None, relu: false })
+        self.product(Form::Tn, a, b, c, Finish::scaled(alpha, beta))
     }
 
     /// `c += alpha * sum over i < parts of a_i^T b_i`, i rising, with (a_i, b_i) = `part(i)`, k_i x m and k_i x n. Each
@@ -108,11 +111,14 @@ impl<T: KernelElement> Team<T> {
         part_of: impl Fn(usize) -> (MatRef<'v, T>, MatRef<'v, T>) + Sync,
         mut c: MatMut<T>,
     ) -> Result<()> {
-        let finish = Finish { alpha, beta: T::ONE, bias: None, relu: false };
+        let finish = Finish::scaled(alpha, T::ONE);
+        let mut epilogue = None;
         for i in 0..parts {
             let (a, b) = part_of(i);
-            operands(Form::Tn, &a, &b, &mut c, finish)?;
+            epilogue = Some(operands(Form::Tn, &a, &b, &mut c, finish)?.epilogue);
         }
+        // None of it points anywhere: one serves all parts.
+        let Some(epilogue) = epilogue.map(Shared) else { return Ok(()) };
         let (m, n, c_rs) = (c.rows(), c.cols(), c.ld());
         let c = Shared(c.as_mut_ptr());
         let cpu = self.cpu.clone();
@@ -122,11 +128,11 @@ impl<T: KernelElement> Team<T> {
             let own = |wanted: bool, len, unit| if wanted { part(len, unit, lane.lanes, lane.index) } else { 0..len };
             let (rows, cols) = (own(by_rows, m, kernel.mr), own(!by_rows, n, kernel.nr));
             // A panel of C stays in the second-level cache while all parts are added to it.
-            for j in cols.clone().step_by(kernel.nc) {
-                let width = kernel.nc.min(cols.end - j);
+            let panel = (PANEL_ELEMENTS / rows.len().max(1) / kernel.nr * kernel.nr).clamp(kernel.nr, kernel.nc);
+            for j in cols.clone().step_by(panel) {
+                let width = panel.min(cols.end - j);
                 for i in 0..parts {
                     let (a, b) = part_of(i);
-                    let epilogue = Epilogue { alpha, beta: T::ONE, bias: std::ptr::null(), relu: false };
                     // Wrapping: an empty part begins behind its operand.
                     let g = GemmOperands {
                         m: rows.len(),
@@ -140,7 +146,7 @@ impl<T: KernelElement> Team<T> {
                         b_cs: 1,
                         c: c.get().wrapping_add(rows.start * c_rs + j),
                         c_rs,
-                        epilogue,
+                        epilogue: epilogue.get(),
                     };
                     // SAFETY: all sizes were compared above; lanes own disjoint rows or columns of `c`.
                     unsafe { gemm(kernel, &g, &mut lane.pack) };

@@ -214,15 +214,23 @@ impl<T: Element> Block<'_, T> {
         }
     }
 
-    /// The first block of the reduction applies the caller's beta, later ones add to it; the last applies bias and ReLU.
-    fn epilogue(&self, column: usize) -> Epilogue<T> {
+    /// The first block of the reduction applies the caller's beta, later ones add to C; the last applies what is of the
+    /// whole result: bias, ReLU, its mask.
+    fn epilogue(&self, row: usize, column: usize) -> Epilogue<T> {
         let e = self.g.epilogue;
-        let last = self.steps.end == self.g.k;
+        let (first, last) = (self.steps.start == 0, self.steps.end == self.g.k);
+        let part = |wanted: bool, whole: *const T, at: usize| match wanted && !whole.is_null() {
+            true => whole.wrapping_add(at),
+            false => std::ptr::null(),
+        };
         Epilogue {
             alpha: e.alpha,
-            beta: if self.steps.start == 0 { e.beta } else { T::ONE },
-            bias: if last && !e.bias.is_null() { e.bias.wrapping_add(column) } else { std::ptr::null() },
+            beta: if first { e.beta } else { T::ONE },
+            old: part(first, e.old, row * e.old_rs + column),
+            bias: part(last, e.bias, column),
+            mask: part(last || !e.mask_result, e.mask, row * e.mask_rs + column),
             relu: e.relu && last,
+            ..e
         }
     }
 
@@ -261,7 +269,7 @@ impl<T: Element> Block<'_, T> {
                     b_rs,
                     c: g.c.wrapping_add(rows.start * g.c_rs + start),
                     c_rs: g.c_rs,
-                    epilogue: self.epilogue(start),
+                    epilogue: self.epilogue(rows.start, start),
                 };
                 // SAFETY: the tile lies inside the block, whose operands the caller vouches for.
                 unsafe { (self.kernel.tile)(&tile) };

@@ -17,13 +17,25 @@ use half::{bf16, f16};
 
 use super::Isa;
 
-/// What is done with a finished element of a GEMM, in this order: `alpha * sum + beta * old + bias`, then ReLU.
+/// What is done with a finished element of a GEMM, in this order: `alpha * sum`, masked; `+ beta * old`, `+ bias`; then
+/// ReLU, or the mask where it is of the result.
 #[derive(Clone, Copy, Debug)]
 pub struct Epilogue<T> {
     /// Scales the sum of products.
     pub alpha: T,
     /// Scales the old value. With `beta` = 0 the old value is not read: NaN there does not spread.
     pub beta: T,
+    /// Element (i, j) of the old values is at `old + i * old_rs + j`; null for those of C.
+    pub old: *const T,
+    /// Row stride of the old values.
+    pub old_rs: usize,
+    /// Element (i, j) of a ReLU's output, at `mask + i * mask_rs + j`: where it is not positive, 0 stands instead of the
+    /// product or the result. Null for no mask.
+    pub mask: *const T,
+    /// Row stride of the mask.
+    pub mask_rs: usize,
+    /// The mask is of the result, not of the product alone.
+    pub mask_result: bool,
     /// One value a column, or null for none.
     pub bias: *const T,
     /// Replace x by max(x, 0).
@@ -136,6 +148,46 @@ pub struct AdamwStep<T> {
 /// A kernel may prefetch the rows of `index` ahead of their turn: it reads no index beyond `len`.
 pub type GatherSum<T, S> = unsafe fn(usize, *const u32, *const T, *const S, usize, usize, *const T, *mut T);
 
+/// Columns that [`FewColumns`] takes at most.
+pub const FEW: usize = 8;
+
+/// The operands of a product with few columns:
+/// `c[i * c_rs + j] = alpha * sum over p < k of a[i * a_rs + p] * b[j * b_rs + p] + beta * c[i * c_rs + j] + bias[j]`
+/// for i < m, j < n; beta = 0 does not read c; `bias` may be null.
+#[derive(Clone, Copy, Debug)]
+pub struct FewDots<T> {
+    /// Rows.
+    pub m: usize,
+    /// Columns, at most [`FEW`].
+    pub n: usize,
+    /// Length of the sums.
+    pub k: usize,
+    /// The rows that are multiplied.
+    pub a: *const T,
+    /// Their stride.
+    pub a_rs: usize,
+    /// A row a column of the result.
+    pub b: *const T,
+    /// Their stride.
+    pub b_rs: usize,
+    /// The result.
+    pub c: *mut T,
+    /// Its row stride.
+    pub c_rs: usize,
+    /// Scales the sums.
+    pub alpha: T,
+    /// Scales the old values.
+    pub beta: T,
+    /// One value a column, or null.
+    pub bias: *const T,
+}
+
+/// Computes a product with few columns. The order of a sum is the kernel's own, the same for every element.
+///
+/// # Safety
+/// Every element the formula names is readable (a, b, bias) or writable (c), and c overlaps none of the others.
+pub type FewColumns<T> = unsafe fn(&FewDots<T>);
+
 /// One function pointer per operation, for one element type.
 ///
 /// # Safety
@@ -145,6 +197,8 @@ pub type GatherSum<T, S> = unsafe fn(usize, *const u32, *const T, *const S, usiz
 pub struct Ops<T> {
     /// Matrix product.
     pub gemm: Gemm<T>,
+    /// A product with few columns: see [`FewColumns`].
+    pub few_columns: FewColumns<T>,
     /// See [`GatherSum`].
     pub gather_sum: GatherSum<T, T>,
     /// `dst[i] = max(src[i], 0)`; NaN gives 0 or NaN. Arguments: n, src, dst.

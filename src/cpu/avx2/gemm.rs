@@ -26,7 +26,8 @@ const FAR: usize = 64;
 
 macro_rules! tiles {
     ($t:ty, $dispatch:ident, $rows:ident, $sum:ident, $lanes:literal, $vector:ty, $mask:ident, $zero:ident, $broadcast:ident,
-     $load:ident, $maskload:ident, $store:ident, $store_first:ident, $fma:ident, $mul:ident, $add:ident, $max:ident) => {
+     $load:ident, $maskload:ident, $store:ident, $store_first:ident, $fma:ident, $mul:ident, $add:ident, $max:ident, $cmp:ident,
+     $and:ident) => {
         /// # Safety
         /// AVX2 and FMA are there; see [`Gemm::tile`].
         unsafe fn $dispatch(t: &Tile<$t>) {
@@ -127,8 +128,19 @@ macro_rules! tiles {
                     for i in 0..M {
                         let c = t.c.add(i * t.c_rs + v * $lanes);
                         let mut x = $mul(alpha, acc[i][v]);
+                        let mut kept = None;
+                        if !e.mask.is_null() {
+                            let src = e.mask.add(i * e.mask_rs + v * $lanes);
+                            let act = if whole { $load(src) } else { $maskload(src, last) };
+                            kept = Some($cmp::<_CMP_GT_OQ>(act, $zero()));
+                        }
+                        if let (Some(kept), false) = (kept, e.mask_result) {
+                            x = $and(x, kept);
+                        }
                         if e.beta != 0.0 {
-                            let old = if whole { $load(c) } else { $maskload(c, last) };
+                            let src =
+                                if e.old.is_null() { c.cast_const() } else { e.old.add(i * e.old_rs + v * $lanes) };
+                            let old = if whole { $load(src) } else { $maskload(src, last) };
                             x = $fma(beta, old, x);
                         }
                         if !e.bias.is_null() {
@@ -136,6 +148,9 @@ macro_rules! tiles {
                         }
                         if e.relu {
                             x = $max($zero(), x);
+                        }
+                        if let (Some(kept), true) = (kept, e.mask_result) {
+                            x = $and(x, kept);
                         }
                         if whole { $store(c, x) } else { $store_first(c, x, t.n - v * $lanes) }
                     }
@@ -162,7 +177,9 @@ tiles!(
     _mm256_fmadd_ps,
     _mm256_mul_ps,
     _mm256_add_ps,
-    _mm256_max_ps
+    _mm256_max_ps,
+    _mm256_cmp_ps,
+    _mm256_and_ps
 );
 tiles!(
     f64,
@@ -181,5 +198,7 @@ tiles!(
     _mm256_fmadd_pd,
     _mm256_mul_pd,
     _mm256_add_pd,
-    _mm256_max_pd
+    _mm256_max_pd,
+    _mm256_cmp_pd,
+    _mm256_and_pd
 );

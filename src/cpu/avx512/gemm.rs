@@ -26,7 +26,7 @@ const FAR: usize = 64;
 
 macro_rules! tiles {
     ($t:ty, $dispatch:ident, $rows:ident, $sum:ident, $lanes:literal, $vector:ty, $mask:ty, $zero:ident, $broadcast:ident, $load:ident, $maskload:ident,
-     $maskstore:ident, $fma:ident, $mul:ident, $add:ident, $max:ident) => {
+     $maskstore:ident, $fma:ident, $mul:ident, $add:ident, $max:ident, $cmp:ident, $keep:ident) => {
         /// # Safety
         /// AVX-512 is there; see [`Gemm::tile`].
         unsafe fn $dispatch(t: &Tile<$t>) {
@@ -148,14 +148,26 @@ macro_rules! tiles {
                     for i in 0..M {
                         let c = t.c.wrapping_add(i * t.c_rs + v * $lanes);
                         let mut x = $mul(alpha, acc[i][v]);
+                        let mut kept = masks[v];
+                        if !e.mask.is_null() {
+                            let act = $maskload(masks[v], e.mask.wrapping_add(i * e.mask_rs + v * $lanes));
+                            kept = $cmp::<_CMP_GT_OQ>(act, $zero());
+                        }
+                        if !e.mask_result {
+                            x = $keep(kept, x);
+                        }
                         if e.beta != 0.0 {
-                            x = $fma(beta, $maskload(masks[v], c), x);
+                            let old = e.old.wrapping_add(i * e.old_rs + v * $lanes);
+                            x = $fma(beta, $maskload(masks[v], if e.old.is_null() { c.cast_const() } else { old }), x);
                         }
                         if !e.bias.is_null() {
                             x = $add(x, bias);
                         }
                         if e.relu {
                             x = $max($zero(), x);
+                        }
+                        if e.mask_result {
+                            x = $keep(kept, x);
                         }
                         $maskstore(c, masks[v], x);
                     }
@@ -181,7 +193,9 @@ tiles!(
     _mm512_fmadd_ps,
     _mm512_mul_ps,
     _mm512_add_ps,
-    _mm512_max_ps
+    _mm512_max_ps,
+    _mm512_cmp_ps_mask,
+    _mm512_maskz_mov_ps
 );
 tiles!(
     f64,
@@ -199,5 +213,7 @@ tiles!(
     _mm512_fmadd_pd,
     _mm512_mul_pd,
     _mm512_add_pd,
-    _mm512_max_pd
+    _mm512_max_pd,
+    _mm512_cmp_pd_mask,
+    _mm512_maskz_mov_pd
 );

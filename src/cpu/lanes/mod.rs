@@ -3,10 +3,12 @@
 //! Everything here is inlined into an instruction set's entry, which enables the instructions; nothing is called across.
 
 mod col_sum;
+mod few_columns;
 mod fma_chains;
 mod softmax_xent;
 
 pub use col_sum::col_sum;
+pub use few_columns::few_columns;
 pub use fma_chains::{CHAINS, fma_chains};
 pub use softmax_xent::{softmax_xent, softmax_xent_rop};
 

@@ -37,7 +37,8 @@ pub const F64_8X6: Gemm<f64> = Gemm {
 
 macro_rules! tiles {
     ($t:ty, $dispatch:ident, $rows:ident, $block:ident, $single:ident, $lanes:literal, $splat:ident,
-     $load:ident, $store:ident, $fma:ident, $mul:ident, $add:ident, $max:ident) => {
+     $load:ident, $store:ident, $fma:ident, $mul:ident, $add:ident, $max:ident, $gt:ident,
+     $select:ident) => {
         /// # Safety
         /// NEON is there; see [`Gemm::tile`].
         unsafe fn $dispatch(t: &Tile<$t>) {
@@ -104,14 +105,26 @@ macro_rules! tiles {
                     for v in 0..V {
                         let c = t.c.add(i * t.c_rs + v * $lanes);
                         let mut x = $mul($splat(e.alpha), acc[i][v]);
+                        let mut kept = None;
+                        if !e.mask.is_null() {
+                            kept = Some($gt($load(e.mask.add(i * e.mask_rs + v * $lanes)), $splat(0.0)));
+                        }
+                        if let (Some(kept), false) = (kept, e.mask_result) {
+                            x = $select(kept, x, $splat(0.0));
+                        }
                         if e.beta != 0.0 {
-                            x = $fma(x, $splat(e.beta), $load(c));
+                            let old = e.old.wrapping_add(i * e.old_rs + v * $lanes);
+                            let old = if e.old.is_null() { c.cast_const() } else { old };
+                            x = $fma(x, $splat(e.beta), $load(old));
                         }
                         if !e.bias.is_null() {
                             x = $add(x, $load(e.bias.add(v * $lanes)));
                         }
                         if e.relu {
                             x = $max(x, $splat(0.0));
+                        }
+                        if let (Some(kept), true) = (kept, e.mask_result) {
+                            x = $select(kept, x, $splat(0.0));
                         }
                         $store(c, x);
                     }
@@ -138,14 +151,16 @@ macro_rules! tiles {
                 let e = &t.epilogue;
                 for (i, &sum) in acc.iter().enumerate() {
                     let c = t.c.add(i * t.c_rs + j);
-                    let mut x = e.alpha * sum;
+                    let masked = !e.mask.is_null() && !(*e.mask.add(i * e.mask_rs + j) > 0.0);
+                    let mut x = if masked && !e.mask_result { 0.0 } else { e.alpha * sum };
                     if e.beta != 0.0 {
-                        x = <$t>::mul_add(e.beta, *c, x);
+                        let old = if e.old.is_null() { *c } else { *e.old.add(i * e.old_rs + j) };
+                        x = <$t>::mul_add(e.beta, old, x);
                     }
                     if !e.bias.is_null() {
                         x += *e.bias.add(j);
                     }
-                    *c = if e.relu && x <= 0.0 { 0.0 } else { x };
+                    *c = if (e.relu && x <= 0.0) || (masked && e.mask_result) { 0.0 } else { x };
                 }
             }
         }
@@ -165,7 +180,9 @@ tiles!(
     vfmaq_f32,
     vmulq_f32,
     vaddq_f32,
-    vmaxq_f32
+    vmaxq_f32,
+    vcgtq_f32,
+    vbslq_f32
 );
 tiles!(
     f64,
@@ -180,5 +197,7 @@ tiles!(
     vfmaq_f64,
     vmulq_f64,
     vaddq_f64,
-    vmaxq_f64
+    vmaxq_f64,
+    vcgtq_f64,
+    vbslq_f64
 );

@@ -16,6 +16,7 @@ pub const KERNELS: Kernels = Kernels {
     isa: Isa::Neon,
     f32: Ops {
         gemm: gemm::F32_8X12,
+        few_columns: entries::few_columns::<Wide32>,
         gather_sum: entries::gather_sum::<f32, f32>,
         relu: entries::relu::<f32>,
         relu_mask: entries::relu_mask::<f32>,
@@ -30,6 +31,7 @@ pub const KERNELS: Kernels = Kernels {
     },
     f64: Ops {
         gemm: gemm::F64_8X6,
+        few_columns: entries::few_columns::<Wide64>,
         gather_sum: entries::gather_sum::<f64, f64>,
         relu: entries::relu::<f64>,
         relu_mask: entries::relu_mask::<f64>,

@@ -1,6 +1,6 @@
 //! GEMM tile and packing, reference: one accumulator an element, the reduction in rising order.
 
-use crate::cpu::contract::{Gemm, Panel, Tile};
+use crate::cpu::contract::{FewDots, Gemm, Panel, Tile};
 use crate::dtype::Element;
 
 /// Single precision.
@@ -33,20 +33,43 @@ unsafe fn tile<T: Element>(t: &Tile<T>) {
 }
 
 /// # Safety
-/// Element (i, j) of C and bias j are valid, as [`Gemm::tile`] asks.
+/// Element (i, j) of C, the old values and the mask, and bias j are valid, as [`Gemm::tile`] asks.
 unsafe fn store<T: Element>(t: &Tile<T>, i: usize, j: usize, sum: T) {
     let e = &t.epilogue;
-    // SAFETY: the caller vouches for element (i, j) of C and, if not null, bias j.
+    // SAFETY: the caller vouches for element (i, j) of each and bias j, if not null.
     unsafe {
         let c = t.c.add(i * t.c_rs + j);
-        let mut x = e.alpha * sum;
+        let masked = !e.mask.is_null() && !(*e.mask.add(i * e.mask_rs + j) > T::ZERO);
+        let mut x = if masked && !e.mask_result { T::ZERO } else { e.alpha * sum };
         if e.beta != T::ZERO {
-            x += e.beta * *c;
+            x += e.beta * if e.old.is_null() { *c } else { *e.old.add(i * e.old_rs + j) };
         }
         if !e.bias.is_null() {
             x += *e.bias.add(j);
         }
-        *c = if e.relu && x <= T::ZERO { T::ZERO } else { x };
+        *c = if (e.relu && x <= T::ZERO) || (masked && e.mask_result) { T::ZERO } else { x };
+    }
+}
+
+/// # Safety
+/// See [`FewColumns`](crate::cpu::contract::FewColumns).
+pub unsafe fn few_columns<T: Element>(f: &FewDots<T>) {
+    for i in 0..f.m {
+        for j in 0..f.n {
+            // SAFETY: i < m, j < n, p < k: the contract makes these elements valid.
+            unsafe {
+                let mut sum = T::ZERO;
+                for p in 0..f.k {
+                    sum += *f.a.add(i * f.a_rs + p) * *f.b.add(j * f.b_rs + p);
+                }
+                let c = f.c.add(i * f.c_rs + j);
+                let mut x = f.alpha * sum;
+                if f.beta != T::ZERO {
+                    x += f.beta * *c;
+                }
+                *c = if f.bias.is_null() { x } else { x + *f.bias.add(j) };
+            }
+        }
     }
 }
 

@@ -30,6 +30,7 @@ pub const KERNELS: Kernels = Kernels {
 const fn ops<T: Element>(gemm: super::contract::Gemm<T>) -> Ops<T> {
     Ops {
         gemm,
+        few_columns: gemm::few_columns::<T>,
         gather_sum: bag::gather_sum::<T, T>,
         relu: activation::relu::<T>,
         relu_mask: activation::relu_mask::<T>,

@@ -42,10 +42,16 @@ impl<T: KernelElement> Core<'_, T> {
         let Some((gram, gram_query)) = self.grams else { return Ok(true) };
         self.linearize(lane, memory)?;
         let (n, m, h) = (self.sizes.n, self.sizes.m, self.shape.hidden());
-        let Memory { slots, pass, eps, v, u, back, z_query, .. } = memory;
+        let Memory { slots, pass, eps, v, u, back, .. } = memory;
         let mut slot = slot(self.shape, &self.sizes, slots, pass, 0);
-        lane.gemm_nn(T::ONE, matrix(back.query_gram, m, m), matrix(eps, m, h), T::ZERO, matrix_mut(z_query, m, h))?;
-        let norm = dot(eps, z_query) + dot(v, v);
+        lane.gemm_nn(
+            T::ONE,
+            matrix(back.query_gram, m, m),
+            matrix(eps, m, h),
+            T::ZERO,
+            matrix_mut(back.query_product, m, h),
+        )?;
+        let norm = dot(eps, back.query_product) + dot(v, v);
         let [r, p] = &mut back.vectors;
         let ((r, r_head), (p, p_head)) = (r.split_at_mut(n * h), p.split_at_mut(n * h));
         let (gr, gp, scratch) = (&mut *back.c_bar, &mut *back.e_bar, &mut *back.scratch);
@@ -61,7 +67,7 @@ impl<T: KernelElement> Core<'_, T> {
         let Memory { state, z, slots, pass, .. } = memory;
         let slot = slot(self.shape, &self.sizes, slots, pass, 0);
         slot.phi.copy_from_slice(state.phi);
-        self.pre_activations(lane, self.grams.map(|g| g.0), self.inner.steps, state, self.z0, z)?;
+        self.pre_activations(lane, self.grams.map(|g| g.0), self.inner.steps, state, self.z0, z, false)?;
         if self.sizes.inner.micro_batch > 0 {
             slot.z.copy_from_slice(z);
             return Ok(());

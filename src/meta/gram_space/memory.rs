@@ -202,8 +202,6 @@ pub(super) struct Memory<'a, T> {
     /// What the slots share.
     pub pass: &'a mut [T],
     checkpoints: &'a mut [T],
-    /// Z'.
-    pub z_query: &'a mut [T],
     pub query: &'a mut [T],
     /// Adjoint of Z'_0.
     pub eps: &'a mut [T],
@@ -230,6 +228,8 @@ pub(super) struct Back<'a, T> {
     pub scratch: &'a mut [T],
     /// X' X'^T + 1, for the norm of the query gradient.
     pub query_gram: &'a mut [T],
+    /// Its product with the query gradient.
+    pub query_product: &'a mut [T],
     /// The residual and the direction of the conjugate-gradient method: first layer's coefficients, then head.
     pub vectors: [&'a mut [T]; 2],
 }
@@ -249,7 +249,6 @@ impl<'a, T: Copy> Memory<'a, T> {
             slots: memory.take(slot * s.segment),
             pass: memory.take(shared),
             checkpoints: memory.take(State::<T>::kept_len(shape, s) * s.checkpoints),
-            z_query: memory.take(mh),
             query: memory.take(query.used()),
             eps: memory.take(mh),
             v: memory.take(head),
@@ -295,6 +294,7 @@ impl<'a, T> Back<'a, T> {
             pulled: memory.take_if(wanted && inner.decay, head),
             scratch: memory.take_if(wanted, mlp::scratch_len(shape, s.pass().0)),
             query_gram: memory.take_if(inner.implicit, s.m * s.m),
+            query_product: memory.take_if(inner.implicit, s.m * shape.hidden()),
             vectors,
         }
     }

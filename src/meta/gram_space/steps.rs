@@ -18,7 +18,7 @@ use std::ops::Range;
 
 use super::memory::{Memory, Sizes, Slot, State, saved_pass, slot};
 use super::rates::{StepRates, scale};
-use crate::backend::{Carver, Lane, matrix, matrix_mut};
+use crate::backend::{Carver, Finish, Form, Lane, matrix, matrix_mut};
 use crate::cpu::KernelElement;
 use crate::error::{Error, Result};
 use crate::meta::{InnerLoop, Order};
@@ -105,17 +105,21 @@ impl<T: KernelElement> Core<'_, T> {
         if let ([share], [p, _]) = (&mut *slot.share, &*state.shares) {
             *share = *p;
         }
-        self.pre_activations(lane, self.grams.map(|g| g.0), k, state, self.z0, z)?;
+        let gram = self.grams.map(|g| g.0);
+        if let (Some(rate), false) = (self.rates.single(), self.sizes.forms_velocities()) {
+            let mut saved = saved_pass(slot.pass, self.shape, &self.support, self.sizes.n);
+            self.first_acts(lane, gram, k, state, self.z0, &mut saved)?;
+            return self.plain_step(lane, rate, state, slot.phi, &mut saved);
+        }
+        self.pre_activations(lane, gram, k, state, self.z0, z, false)?;
         if !slot.z.is_empty() {
             slot.z.copy_from_slice(z);
         }
-        match self.rates.single() {
-            Some(rate) if !self.sizes.forms_velocities() => self.plain_step(lane, rate, state, &mut slot, z),
-            _ => self.velocity_step(lane, k, state, &mut slot, z, delta),
-        }
+        self.velocity_step(lane, k, state, &mut slot, z, delta)
     }
 
-    /// `z = p z0 - gram c`, after `k` steps.
+    /// `z = p z0 - gram c`, after `k` steps; of that the positive part if `relu`. One pass over each of them.
+    #[expect(clippy::too_many_arguments, reason = "the formula's operands")]
     pub fn pre_activations(
         &self,
         lane: &mut Lane<T>,
@@ -124,28 +128,55 @@ impl<T: KernelElement> Core<'_, T> {
         state: &State<T>,
         z0: &[T],
         z: &mut [T],
+        relu: bool,
     ) -> Result<()> {
-        z.copy_from_slice(z0);
-        if let [p, _] = *state.shares {
-            scale(p, z);
-        }
+        let share = state.shares.first().copied().unwrap_or(T::ONE);
         match gram {
             Some(gram) if k > 0 => {
                 let h = self.shape.hidden();
                 let (rows, c) = (gram.rows(), matrix(state.c, gram.cols(), h));
-                lane.gemm_nn(-T::ONE, gram, c, T::ONE, matrix_mut(z, rows, h))
+                let finish = Finish { old: Some(matrix(z0, rows, h)), relu, ..Finish::scaled(-T::ONE, share) };
+                lane.product(Form::Nn, gram, c, matrix_mut(z, rows, h), finish)
             }
-            _ => Ok(()),
+            // Before the first step, and where the first layer is frozen, the share is 1.
+            _ if relu => lane.relu(z0, z),
+            _ => {
+                z.copy_from_slice(z0);
+                Ok(())
+            }
         }
     }
 
-    fn plain_step(&self, lane: &mut Lane<T>, rate: T, state: &mut State<T>, slot: &mut Slot<T>, z: &[T]) -> Result<()> {
-        let loss = (&self.support, self.support_scale());
-        let mut saved = saved_pass(slot.pass, self.shape, &self.support, self.sizes.n);
-        let phi = &*slot.phi;
-        mlp::forward(lane, self.shape, phi, z, Some(loss), &mut saved)?;
-        mlp::backward(lane, self.shape, phi, &mut saved, -rate, T::ONE, Some(state.phi))?;
-        if state.c.is_empty() { Ok(()) } else { lane.axpy(rate, saved.delta(self.shape), state.c) }
+    /// The first layer's part of a pass, straight from `z0`.
+    fn first_acts(
+        &self,
+        lane: &mut Lane<T>,
+        gram: Option<MatRef<T>>,
+        k: usize,
+        state: &State<T>,
+        z0: &[T],
+        saved: &mut mlp::Saved<T>,
+    ) -> Result<()> {
+        let relu = self.shape.layers() > 1;
+        self.pre_activations(lane, gram, k, state, z0, saved.first_mut(self.shape), relu)
+    }
+
+    /// A step of plain SGD from what `saved` holds of the first layer: C takes its gradient as it is formed.
+    fn plain_step(
+        &self,
+        lane: &mut Lane<T>,
+        rate: T,
+        state: &mut State<T>,
+        phi: &[T],
+        saved: &mut mlp::Saved<T>,
+    ) -> Result<()> {
+        let loss = Some((&self.support, self.support_scale()));
+        mlp::forward_from_first(lane, self.shape, phi, loss, saved)?;
+        let first = match &mut *state.c {
+            [] => mlp::FirstGradient::Unused,
+            c => mlp::FirstGradient::AddedTo(c, rate),
+        };
+        mlp::backward_to(lane, self.shape, phi, saved, -rate, T::ONE, Some(state.phi), first)
     }
 
     fn velocity_step(
@@ -238,11 +269,11 @@ impl<T: KernelElement> Core<'_, T> {
         weight: T,
         slot_index: Option<usize>,
     ) -> Result<T> {
-        let Memory { state, z_query, query, eps, v, slots, pass, .. } = memory;
-        self.pre_activations(lane, self.grams.map(|g| g.1), k, state, self.z0_query, z_query)?;
+        let Memory { state, query, eps, v, slots, pass, .. } = memory;
         let mut saved = self.saved_query(query);
+        self.first_acts(lane, self.grams.map(|g| g.1), k, state, self.z0_query, &mut saved)?;
         let targets = Some((&self.query, self.query.scale(self.sizes.m, self.shape.outputs())));
-        let loss = mlp::forward(lane, self.shape, state.phi, z_query, targets, &mut saved)?;
+        let loss = mlp::forward_from_first(lane, self.shape, state.phi, targets, &mut saved)?;
         if matches!(self.inner.order, Order::Evaluate | Order::Displacement) {
             return Ok(loss);
         }
@@ -251,8 +282,9 @@ impl<T: KernelElement> Core<'_, T> {
             Some(slot) => (T::ZERO, &mut *slot.eps, &mut *slot.dphi_query),
             None => (T::ONE, &mut **eps, &mut **v),
         };
-        mlp::backward(lane, self.shape, state.phi, &mut saved, weight, beta, Some(v))?;
-        lane.axpby(weight, saved.delta(self.shape), beta, eps)?;
+        scale(beta, eps);
+        let first = mlp::FirstGradient::AddedTo(eps, weight);
+        mlp::backward_to(lane, self.shape, state.phi, &mut saved, weight, beta, Some(v), first)?;
         Ok(loss)
     }
 

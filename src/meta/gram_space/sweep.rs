@@ -11,14 +11,18 @@
 //! C_bar      -= G dZ                              v    += dphi,            u += p_k dZ
 //! ```
 //!
-//! u is the adjoint of Z_0, p_S eps that of Z'_0. For plain SGD (E_bar, m_bar) = a (C_bar, -v), formed in place. In first
-//! order the inner gradients are constants, and only the first line remains.
+//! u is the adjoint of Z_0, p_S eps that of Z'_0. In first order the inner gradients are constants, and only the first line
+//! remains.
+//!
+//! For plain SGD (E_bar, m_bar) = a (C_bar, -v) and C_bar = B - G u, where B is what the query losses added. So C_bar is
+//! never kept: one product reads G, u and B and leaves the direction a (B - G u), masked by the step's ReLU, where the
+//! Hessian product begins, which ends by adding dZ to u.
 #![forbid(unsafe_code)]
 
 use super::memory::{Back, Memory, Slot, saved_pass, slot};
 use super::rates::scale;
 use super::steps::Core;
-use crate::backend::{Lane, matrix, matrix_mut};
+use crate::backend::{Finish, Form, Lane, Mask, matrix, matrix_mut};
 use crate::cpu::KernelElement;
 use crate::error::Result;
 use crate::meta::Order;
@@ -102,8 +106,7 @@ impl<T: KernelElement> Core<'_, T> {
     ) -> Result<()> {
         match self.rates.single() {
             Some(rate) if !self.sizes.forms_velocities() => {
-                lane.axpby(rate, back.c_bar, T::ZERO, back.rz)?;
-                self.hessian_product(lane, slot, mlp::Direction::Scaled(-rate), v, back.rz, back.scratch)?;
+                return self.plain_adjoints(lane, k, rate, slot, [v, u], back);
             }
             _ => {
                 self.velocity_adjoints(lane, k, v, back)?;
@@ -119,6 +122,36 @@ impl<T: KernelElement> Core<'_, T> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Back over step k of plain SGD.
+    fn plain_adjoints(
+        &self,
+        lane: &mut Lane<T>,
+        k: usize,
+        rate: T,
+        slot: &mut Slot<T>,
+        [v, u]: [&mut [T]; 2],
+        back: &mut Back<T>,
+    ) -> Result<()> {
+        let (n, h) = (self.sizes.n, self.shape.hidden());
+        let mut saved = saved_pass(slot.pass, self.shape, &self.support, n);
+        let first = mlp::tangent(self.shape, n, back.scratch);
+        let mask = saved.first_acts(self.shape);
+        match self.grams {
+            Some((gram, _)) if k + 1 < self.inner.steps => {
+                let old = Some(matrix(back.c_bar, n, h));
+                let finish = Finish { old, mask: mask.map(Mask::Result), ..Finish::scaled(-rate, rate) };
+                lane.product(Form::Nn, gram, matrix(u, n, h), matrix_mut(first, n, h), finish)?;
+            }
+            // u is still 0.
+            _ => {
+                lane.axpby(rate, back.c_bar, T::ZERO, first)?;
+                saved.mask_tangent(lane, self.shape, first)?;
+            }
+        }
+        let (loss, along) = ((&self.support, self.support_scale()), mlp::Direction::Scaled(-rate));
+        mlp::rop_to(lane, self.shape, slot.phi, loss, &mut saved, along, v, (u, T::ONE), back.scratch)
     }
 
     /// E_bar and m_bar of step k, and what decay passes on to C_bar, v and phi_0.

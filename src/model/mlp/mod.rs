@@ -8,11 +8,13 @@ mod backward;
 mod forward;
 mod rop;
 
-pub(crate) use backward::backward;
-pub(crate) use forward::forward;
-pub(crate) use rop::{Direction, rop, scratch_len};
+pub(crate) use backward::{FirstGradient, backward, backward_to};
+pub(crate) use forward::{forward, forward_from_first};
+pub(crate) use rop::{Direction, rop, rop_to, scratch_len, tangent};
 
-use crate::backend::{Carver, matrix};
+use crate::backend::{Carver, Lane, matrix};
+use crate::cpu::KernelElement;
+use crate::error::Result;
 use crate::model::MlpShape;
 use crate::view::MatRef;
 
@@ -44,6 +46,24 @@ impl<'a, T> Saved<'a, T> {
         let loss = memory.take(loss);
         let deltas = memory.take(n * (hidden + outputs));
         Self { n, acts, out, loss, deltas }
+    }
+
+    /// Where a pass begins: the place of the first layer's outputs, after ReLU if there are more layers.
+    pub fn first_mut(&mut self, shape: &MlpShape) -> &mut [T] {
+        if shape.layers() == 1 { self.out } else { &mut self.acts[..self.n * shape.hidden()] }
+    }
+
+    /// The outputs of the first layer's ReLU; not there where that layer is the last, which has none.
+    pub fn first_acts(&self, shape: &MlpShape) -> Option<MatRef<'_, T>> {
+        (shape.layers() > 1).then(|| matrix(self.acts, self.n, shape.hidden()))
+    }
+
+    /// Masks the first layer's tangent by its ReLU, if it has one.
+    pub fn mask_tangent(&self, lane: &mut Lane<T>, shape: &MlpShape, tangent: &mut [T]) -> Result<()>
+    where
+        T: KernelElement,
+    {
+        if shape.layers() == 1 { Ok(()) } else { lane.relu_mask(&self.acts[..tangent.len()], tangent) }
     }
 
     /// The last layer's outputs.

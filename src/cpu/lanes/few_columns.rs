@@ -1,0 +1,104 @@
+//! A product with few columns, as the layer with a class a column is: dot products of rows with rows, summed in the lanes
+//! of registers. A GEMM tile would be 5 of 16 columns wide, after a transposition of B.
+//!
+//! R rows of A by N columns: R N sums in registers, R + N loads for R N FMAs a vector of k. R is 2 for 4 to 6 columns (8 to
+//! 12 chains; two FMAs a cycle with a latency of 4 keep 8 busy), 4 for fewer, 1 for more.
+
+use super::{Lanes, load_vector};
+use crate::cpu::contract::FewDots;
+use crate::dtype::Element;
+
+/// # Safety
+/// The register's instructions are enabled and there; see [`FewColumns`](crate::cpu::contract::FewColumns).
+#[inline(always)]
+pub unsafe fn few_columns<L: Lanes>(f: &FewDots<L::T>) {
+    // SAFETY: the contract is passed on unchanged; the column count is n.
+    unsafe {
+        match f.n {
+            1 => rows::<L, 4, 1>(f),
+            2 => rows::<L, 4, 2>(f),
+            3 => rows::<L, 4, 3>(f),
+            4 => rows::<L, 2, 4>(f),
+            5 => rows::<L, 2, 5>(f),
+            6 => rows::<L, 2, 6>(f),
+            7 => rows::<L, 1, 7>(f),
+            8 => rows::<L, 1, 8>(f),
+            _ => debug_assert_eq!(f.n, 0, "few columns are at most 8"),
+        }
+    }
+}
+
+/// All rows, R at a time, the last ones singly.
+///
+/// # Safety
+/// As [`few_columns`], and N = n.
+#[inline(always)]
+unsafe fn rows<L: Lanes, const R: usize, const N: usize>(f: &FewDots<L::T>) {
+    let whole = f.m / R * R;
+    // SAFETY: rows below m.
+    unsafe {
+        for i in (0..whole).step_by(R) {
+            block::<L, R, N>(f, i);
+        }
+        for i in whole..f.m {
+            block::<L, 1, N>(f, i);
+        }
+    }
+}
+
+/// Rows `first .. first + R`.
+///
+/// # Safety
+/// As [`rows`], and those rows are below m.
+#[inline(always)]
+unsafe fn block<L: Lanes, const R: usize, const N: usize>(f: &FewDots<L::T>, first: usize) {
+    // SAFETY: rows below m, columns below n, vectors of k.
+    unsafe {
+        let mut sums = [[L::splat(L::T::ZERO); N]; R];
+        let whole = f.k / L::N;
+        for v in 0..whole {
+            add::<L, R, N, false>(f, first, v, &mut sums);
+        }
+        if whole * L::N < f.k {
+            add::<L, R, N, true>(f, first, whole, &mut sums);
+        }
+        for r in 0..R {
+            for j in 0..N {
+                let c = f.c.add((first + r) * f.c_rs + j);
+                let mut x = f.alpha * sums[r][j].sum();
+                if f.beta != L::T::ZERO {
+                    x += f.beta * *c;
+                }
+                *c = if f.bias.is_null() { x } else { x + *f.bias.add(j) };
+            }
+        }
+    }
+}
+
+/// Adds the products of vector `v`, of which a tail has only the first elements.
+///
+/// # Safety
+/// As [`block`], and the vector begins before k.
+#[inline(always)]
+unsafe fn add<L: Lanes, const R: usize, const N: usize, const TAIL: bool>(
+    f: &FewDots<L::T>,
+    first: usize,
+    v: usize,
+    sums: &mut [[L; N]; R],
+) {
+    // SAFETY: the caller's; rows below m, columns below n.
+    unsafe {
+        let mut b = [L::splat(L::T::ZERO); N];
+        for j in 0..N {
+            let row = f.b.add(j * f.b_rs);
+            b[j] = if TAIL { load_vector(row, f.k, v, L::T::ZERO) } else { L::load(row.add(v * L::N)) };
+        }
+        for r in 0..R {
+            let row = f.a.add((first + r) * f.a_rs);
+            let a = if TAIL { load_vector(row, f.k, v, L::T::ZERO) } else { L::load(row.add(v * L::N)) };
+            for j in 0..N {
+                sums[r][j] = a.fma(b[j], sums[r][j]);
+            }
+        }
+    }
+}
