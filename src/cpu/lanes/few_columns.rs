@@ -62,10 +62,10 @@ unsafe fn block<L: Lanes, const R: usize, const N: usize>(f: &FewDots<L::T>, fir
         if whole * L::N < f.k {
             add::<L, R, N, true>(f, first, whole, &mut sums);
         }
-        for r in 0..R {
-            for j in 0..N {
+        for (r, sums) in sums.iter().enumerate() {
+            for (j, sum) in sums.iter().enumerate() {
                 let c = f.c.add((first + r) * f.c_rs + j);
-                let mut x = f.alpha * sums[r][j].sum();
+                let mut x = f.alpha * sum.sum();
                 if f.beta != L::T::ZERO {
                     x += f.beta * *c;
                 }
@@ -89,15 +89,15 @@ unsafe fn add<L: Lanes, const R: usize, const N: usize, const TAIL: bool>(
     // SAFETY: the caller's; rows below m, columns below n.
     unsafe {
         let mut b = [L::splat(L::T::ZERO); N];
-        for j in 0..N {
+        for (j, b) in b.iter_mut().enumerate() {
             let row = f.b.add(j * f.b_rs);
-            b[j] = if TAIL { load_vector(row, f.k, v, L::T::ZERO) } else { L::load(row.add(v * L::N)) };
+            *b = if TAIL { load_vector(row, f.k, v, L::T::ZERO) } else { L::load(row.add(v * L::N)) };
         }
-        for r in 0..R {
+        for (r, sums) in sums.iter_mut().enumerate() {
             let row = f.a.add((first + r) * f.a_rs);
             let a = if TAIL { load_vector(row, f.k, v, L::T::ZERO) } else { L::load(row.add(v * L::N)) };
-            for j in 0..N {
-                sums[r][j] = a.fma(b[j], sums[r][j]);
+            for (sum, b) in sums.iter_mut().zip(b) {
+                *sum = a.fma(b, *sum);
             }
         }
     }

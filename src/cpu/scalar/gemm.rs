@@ -39,15 +39,15 @@ unsafe fn store<T: Element>(t: &Tile<T>, i: usize, j: usize, sum: T) {
     // SAFETY: the caller vouches for element (i, j) of each and bias j, if not null.
     unsafe {
         let c = t.c.add(i * t.c_rs + j);
-        let masked = !e.mask.is_null() && !(*e.mask.add(i * e.mask_rs + j) > T::ZERO);
-        let mut x = if masked && !e.mask_result { T::ZERO } else { e.alpha * sum };
+        let kept = e.mask.is_null() || *e.mask.add(i * e.mask_rs + j) > T::ZERO;
+        let mut x = if !kept && !e.mask_result { T::ZERO } else { e.alpha * sum };
         if e.beta != T::ZERO {
             x += e.beta * if e.old.is_null() { *c } else { *e.old.add(i * e.old_rs + j) };
         }
         if !e.bias.is_null() {
             x += *e.bias.add(j);
         }
-        *c = if (e.relu && x <= T::ZERO) || (masked && e.mask_result) { T::ZERO } else { x };
+        *c = if (e.relu && x <= T::ZERO) || (!kept && e.mask_result) { T::ZERO } else { x };
     }
 }
 
