@@ -124,7 +124,7 @@ impl Layout {
     fn descriptor(self, at: usize) -> usize {
         let kind = [(16, 0), (128, 1), (64, 2), (32, 3)].into_iter().find(|k| k.0 == self.width).unwrap().1;
         let [leading, stride] = self.offsets();
-        kind << 62 | stride / 16 << 32 | leading / 16 << 16 | at / 16
+        kind << 62 | (stride / 16) << 32 | (leading / 16) << 16 | (at / 16)
     }
 
     /// Operands in memory, room for the result, and what it should be: twice the product.
