@@ -13,6 +13,7 @@ mod launch;
 mod layout;
 mod meta_step;
 mod module;
+pub mod rows;
 
 pub use arch::Arch;
 pub use buffer::{Buffer, Pinned};

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod cases;
+#[cfg(feature = "cuda")]
+pub mod check_device;
 pub mod check_product;
 pub mod check_rows;
 pub mod check_sums;

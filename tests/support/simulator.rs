@@ -1,6 +1,8 @@
 //! A device that is an interpreter of PTX: it runs the very text build.rs embeds, launched by the engine's own code, and
 //! turns races, missing waits and addresses outside of their buffer into errors.
 
+use std::collections::BTreeSet;
+
 use metaglot::cuda::{Arch, Args, Device, Launch, images};
 use metaglot::{Error, Result};
 use ptx_interpreter::Module;
@@ -14,6 +16,7 @@ pub struct Simulator {
     memory: ptx_interpreter::Device,
     modules: Vec<(&'static str, Module)>,
     edit: fn(&str) -> String,
+    launched: BTreeSet<&'static str>,
     /// Permutes blocks and warps.
     pub seed: u64,
 }
@@ -33,7 +36,7 @@ impl Simulator {
     /// The kernels after a change of their text.
     pub fn with_edit(arch: &str, edit: fn(&str) -> String) -> Self {
         let arch = Arch::parse(arch).expect("an architecture");
-        Self { arch, memory: ptx_interpreter::Device::new(), modules: vec![], edit, seed: 1 }
+        Self { arch, memory: ptx_interpreter::Device::new(), modules: vec![], edit, launched: BTreeSet::new(), seed: 1 }
     }
 
     /// The file that holds a kernel, parsed when it is first launched.
@@ -48,6 +51,13 @@ impl Simulator {
         let module = Module::parse(&(self.edit)(image.ptx)).map_err(|e| Error::device(kernel, e.to_string()))?;
         self.modules.push((image.stem, module));
         Ok(self.modules.len() - 1)
+    }
+
+    /// Panics if a kernel of these files was not launched here.
+    pub fn assert_all_launched(&self, stems: &[&str]) {
+        let own = images().iter().filter(|i| Arch::parse(i.arch) == Some(self.arch) && stems.contains(&i.stem));
+        let idle = own.flat_map(|i| i.kernels).map(|k| k.kernel).filter(|k| !self.launched.contains(k));
+        assert_eq!(idle.collect::<Vec<_>>(), [""; 0], "{}: kernels that nothing ran", self.arch);
     }
 }
 
@@ -91,6 +101,7 @@ impl Device for Simulator {
     unsafe fn launch(&mut self, launch: &Launch, args: &Args) -> Result<()> {
         launch.check(SHARED)?;
         let at = self.module(launch.kernel)?;
+        self.launched.insert(launch.kernel);
         let args: Vec<&[u8]> = args.iter().collect();
         let (module, seed) = (&self.modules[at].1, self.seed);
         let run = self.memory.launch(module, launch.kernel, launch.grid, launch.block, launch.shared, &args, seed);
