@@ -13,7 +13,7 @@ use support::simulator::simulators;
 /// The files whose kernels are tried here, and those that have a test file of their own: `tests/cuda_gemm.rs` and
 /// `tests/cuda_meta_step.rs`.
 const HERE: [&str; 6] = ["activation", "bag", "gram", "reduce", "softmax_xent", "update"];
-const ELSEWHERE: [&str; 2] = ["gemm", "episode"];
+const ELSEWHERE: [&str; 3] = ["gemm", "gemm.sm_90a", "episode"];
 
 /// Element-wise operations: every `stride`-th case, and one that all blocks of a launch walk over more than once.
 fn elements<D: Device>(device: &mut D, stride: usize) {

@@ -18,7 +18,7 @@ pub mod rows;
 pub use arch::Arch;
 pub use buffer::{Buffer, Pinned};
 pub use driver::Cuda;
-pub use gemm::{Form, Gemm, Operand, Precision};
+pub use gemm::{Form, Gemm, Operand, Precision, Tiling};
 pub use graph::Graph;
 pub use launch::{Args, Device, Launch};
 pub use layout::{Layout, Span};
