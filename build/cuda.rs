@@ -72,17 +72,28 @@ fn is_for(source: &Path, arch: &str) -> bool {
     stem(source).split_once('.').is_none_or(|(_, only)| only == arch)
 }
 
-/// One file for one architecture: writes both images and gives the table's row.
+/// One file for one architecture: writes both images and gives the table's row. A file that was compiled from the same text by
+/// the same compiler is not compiled again: all together take minutes.
 fn compile(nvrtc: &Nvrtc, source: &Path, arch: &str, headers: &[Header], out: &Path) -> String {
-    let compiled = nvrtc.compile(source, arch, headers).unwrap_or_else(|log| fail(&log));
     let stem = stem(source);
     let file = |extension: &str| out.join(format!("{stem}.{arch}.{extension}"));
-    write(&file("cubin"), &compiled.cubin);
-    write(&file("ptx"), compiled.ptx.as_bytes());
+    let text = fs::read_to_string(source).unwrap_or_else(|e| fail(&format!("{}: {e}", source.display())));
+    let included = headers.iter().map(Header::text).collect::<String>();
+    let made_from = format!("{:?} {:?}\n{text}{included}", nvrtc.version, nvrtc::options(arch));
+    let is_current = fs::read_to_string(file("from")).is_ok_and(|old| old == made_from);
+    if !is_current {
+        let compiled = nvrtc.compile(source, &text, arch, headers).unwrap_or_else(|log| fail(&log));
+        write(&file("cubin"), &compiled.cubin);
+        write(&file("ptx"), compiled.ptx.as_bytes());
+        write(&file("log"), compiled.log.as_bytes());
+        // Last: what is written above is whole.
+        write(&file("from"), made_from.as_bytes());
+    }
+    let log = fs::read_to_string(file("log")).unwrap_or_else(|e| fail(&format!("{}: {e}", file("log").display())));
     let mut row = format!("    Image {{ stem: {stem:?}, arch: {arch:?},\n");
     let _ = writeln!(row, "        cubin: include_bytes!({:?}),", file("cubin"));
     let _ = writeln!(row, "        ptx: include_str!({:?}),\n        kernels: &[", file("ptx"));
-    for r in ptxas::resources(&compiled.log) {
+    for r in ptxas::resources(&log) {
         let _ = writeln!(
             row,
             "            Resources {{ kernel: {:?}, registers: {}, stack: {}, spill_stores: {}, spill_loads: {}, shared: {} }},",
