@@ -7,6 +7,8 @@ pub mod check_device;
 pub mod check_product;
 pub mod check_rows;
 pub mod check_sums;
+#[cfg(feature = "cuda")]
+pub mod edit;
 #[cfg(target_os = "linux")]
 pub mod guarded;
 pub mod oracle;
