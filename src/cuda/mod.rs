@@ -13,6 +13,7 @@ mod launch;
 mod layout;
 mod meta_step;
 mod module;
+mod peaks;
 
 pub use arch::Arch;
 pub use buffer::{Buffer, Pinned};
@@ -21,5 +22,6 @@ pub use gemm::{Form, Gemm, Operand, Precision};
 pub use graph::Graph;
 pub use launch::{Args, Device, Launch};
 pub use layout::{Layout, Span};
-pub use meta_step::{MetaStep, StepPlan};
+pub use meta_step::{MetaStep, StepPlan, StepTimes, step_bytes};
 pub use module::{Image, Resources, images, nvrtc_version};
+pub use peaks::{PeakSizes, Peaks};
