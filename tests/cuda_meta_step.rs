@@ -409,7 +409,11 @@ fn with_bug(arch: &str, edit: fn(&str) -> String) -> String {
     let p = problem(40, InputKind::Dense, &[10, 9, 6, 4], [2, 6, 7]);
     let inner = maml::inner_loop(2, 0.2);
     match on(Simulator::with_edit(arch, edit), &p, &inner).1 {
-        Err(error) => error.to_string(),
+        Err(error) => {
+            let error = error.to_string();
+            assert!(!error.contains("PTX line"), "{arch}: the change is no PTX: {error}");
+            error
+        }
         Ok(found) => {
             let wanted = truth(&p, &inner).gradient;
             let same = |f: &[f32], w: &[f64]| f.iter().zip(w).all(|(f, w)| (f64::from(*f) - w).abs() < 1e-4);
@@ -433,6 +437,14 @@ fn change(ptx: &str, word: &str, nth: impl Fn(usize) -> bool, with: impl Fn(&str
     ptx.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// The address in a line is `by` bytes further on.
+fn shifted(line: &str, by: i64) -> String {
+    let Some((before, after)) = line.split_once(']') else { return line.into() };
+    let written = before.rsplit_once('+').and_then(|(start, offset)| Some((start, offset.parse::<i64>().ok()?)));
+    let (start, offset) = written.unwrap_or((before, 0));
+    format!("{start}+{}]{after}", offset + by)
+}
+
 #[test]
 fn planted_bugs_are_caught() {
     for arch in ["sm_80", "sm_90a", "sm_100"] {
@@ -442,9 +454,9 @@ fn planted_bugs_are_caught() {
             ["Race", "UninitializedShared"].iter().any(|kind| found.contains(kind)),
             "{arch}: no barrier: {found:?}"
         );
-        let found = with_bug(arch, |ptx| change(ptx, "st.shared", |_| true, |line| line.replace(']', "+4]")));
+        let found = with_bug(arch, |ptx| change(ptx, "st.shared", |_| true, |line| shifted(line, 4)));
         assert!(!found.is_empty(), "{arch}: results one element to the right");
-        let found = with_bug(arch, |ptx| change(ptx, "st.global", |_| true, |line| line.replace(']', "+2097152]")));
+        let found = with_bug(arch, |ptx| change(ptx, "st.global", |_| true, |line| shifted(line, 1 << 21)));
         assert!(found.contains("OutOfBounds"), "{arch}: far behind the workspace: {found:?}");
         let found = with_bug(arch, |ptx| change(ptx, "neg.f32", |_| true, |line| line.replace("neg", "mov")));
         assert!(!found.is_empty(), "{arch}: a sign");
