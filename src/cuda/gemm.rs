@@ -52,7 +52,7 @@ impl Operand {
     /// Whether every row of every entry starts at a multiple of `alignment` bytes.
     fn is_aligned(&self, element: usize, alignment: usize) -> bool {
         let bytes = [self.ld * element, self.stride * element];
-        self.address % alignment as u64 == 0 && bytes.iter().all(|b| b % alignment == 0)
+        self.address.is_multiple_of(alignment as u64) && bytes.iter().all(|b| b.is_multiple_of(alignment))
     }
 }
 

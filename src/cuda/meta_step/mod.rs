@@ -59,7 +59,7 @@ impl<D: Device> MetaStep<D> {
     /// shared memory.
     pub fn in_memory(mut device: D, plan: StepPlan, memory: D::Buffer) -> Result<Self> {
         let (address, bytes, wanted) = (device.address(&memory), device.bytes(&memory), plan.bytes());
-        if bytes < wanted || address % 256 != 0 {
+        if bytes < wanted || !address.is_multiple_of(256) {
             let detail = format!("{bytes} bytes at {address:#x}; wanted {wanted} from a multiple of 256");
             return Err(Error::Layout { op: "meta-step", detail });
         }
