@@ -1,5 +1,6 @@
 //! Every `kernels/*.cu` becomes, for each architecture, a CUBIN and a PTX text in `OUT_DIR`, and a row of the table that
-//! `src/cuda/module.rs` includes: names, images and what `ptxas` says about registers, spills and shared memory.
+//! `src/cuda/module.rs` includes: names, images and what `ptxas` says about registers, spills and shared memory. A file with
+//! an architecture in its name, as `gemm.sm_90a.cu`, is compiled for that one alone.
 
 #[path = "nvrtc.rs"]
 mod nvrtc;
@@ -36,7 +37,8 @@ pub fn main() {
     table.push_str("static IMAGES: &[Image] = &[\n");
     let names = archs.split(',').map(str::trim).filter(|arch| !arch.is_empty());
     let sources = with_extension("cu");
-    let jobs = names.flat_map(|arch| sources.iter().map(move |source| (source, arch))).collect::<Vec<_>>();
+    let jobs = names.flat_map(|arch| sources.iter().map(move |source| (source, arch)));
+    let jobs = jobs.filter(|(source, arch)| is_for(source, arch)).collect::<Vec<_>>();
     // A file and architecture a thread: the compiler serves several at once.
     let rows = thread::scope(|scope| {
         let start = |&(source, arch): &(&PathBuf, &str)| {
@@ -60,17 +62,38 @@ fn with_extension(extension: &str) -> Vec<PathBuf> {
     paths
 }
 
-/// One file for one architecture: writes both images and gives the table's row.
+/// The file's name without `.cu`.
+fn stem(source: &Path) -> &str {
+    source.file_stem().and_then(|s| s.to_str()).unwrap_or_else(|| fail("kernels: a name is not UTF-8"))
+}
+
+/// Whether a file is to be compiled for an architecture: unless its name names another.
+fn is_for(source: &Path, arch: &str) -> bool {
+    stem(source).split_once('.').is_none_or(|(_, only)| only == arch)
+}
+
+/// One file for one architecture: writes both images and gives the table's row. A file that was compiled from the same text by
+/// the same compiler is not compiled again: all together take minutes.
 fn compile(nvrtc: &Nvrtc, source: &Path, arch: &str, headers: &[Header], out: &Path) -> String {
-    let compiled = nvrtc.compile(source, arch, headers).unwrap_or_else(|log| fail(&log));
-    let stem = source.file_stem().and_then(|s| s.to_str()).unwrap_or_else(|| fail("kernels: a name is not UTF-8"));
+    let stem = stem(source);
     let file = |extension: &str| out.join(format!("{stem}.{arch}.{extension}"));
-    write(&file("cubin"), &compiled.cubin);
-    write(&file("ptx"), compiled.ptx.as_bytes());
+    let text = fs::read_to_string(source).unwrap_or_else(|e| fail(&format!("{}: {e}", source.display())));
+    let included = headers.iter().map(Header::text).collect::<String>();
+    let made_from = format!("{:?} {:?}\n{text}{included}", nvrtc.version, nvrtc::options(arch));
+    let is_current = fs::read_to_string(file("from")).is_ok_and(|old| old == made_from);
+    if !is_current {
+        let compiled = nvrtc.compile(source, &text, arch, headers).unwrap_or_else(|log| fail(&log));
+        write(&file("cubin"), &compiled.cubin);
+        write(&file("ptx"), compiled.ptx.as_bytes());
+        write(&file("log"), compiled.log.as_bytes());
+        // Last: what is written above is whole.
+        write(&file("from"), made_from.as_bytes());
+    }
+    let log = fs::read_to_string(file("log")).unwrap_or_else(|e| fail(&format!("{}: {e}", file("log").display())));
     let mut row = format!("    Image {{ stem: {stem:?}, arch: {arch:?},\n");
     let _ = writeln!(row, "        cubin: include_bytes!({:?}),", file("cubin"));
     let _ = writeln!(row, "        ptx: include_str!({:?}),\n        kernels: &[", file("ptx"));
-    for r in ptxas::resources(&compiled.log) {
+    for r in ptxas::resources(&log) {
         let _ = writeln!(
             row,
             "            Resources {{ kernel: {:?}, registers: {}, stack: {}, spill_stores: {}, spill_loads: {}, shared: {} }},",

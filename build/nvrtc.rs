@@ -26,6 +26,11 @@ impl Header {
         let text = fs::read_to_string(path).unwrap_or_else(|e| super::fail(&format!("{}: {e}", path.display())));
         Self { name: c_string(name), text: c_string(text) }
     }
+
+    /// What it holds.
+    pub fn text(&self) -> &str {
+        self.text.to_str().unwrap_or_default()
+    }
 }
 
 /// What a source became.
@@ -33,6 +38,11 @@ pub struct Compiled {
     pub cubin: Vec<u8>,
     pub ptx: String,
     pub log: String,
+}
+
+/// What the compiler is told.
+pub fn options(arch: &str) -> [String; 3] {
+    [format!("--gpu-architecture={arch}"), "--std=c++17".into(), "--ptxas-options=-v".into()]
 }
 
 /// The loaded compiler.
@@ -98,16 +108,14 @@ impl Nvrtc {
         Ok(Self { version: (major, minor) })
     }
 
-    /// Compiles `source` for `arch`; the error is the compiler's log, which names file and line.
-    pub fn compile(&self, source: &Path, arch: &str, headers: &[Header]) -> Result<Compiled, String> {
+    /// Compiles `text`, the contents of `source`, for `arch`; the error is the compiler's log, which names file and line.
+    pub fn compile(&self, source: &Path, text: &str, arch: &str, headers: &[Header]) -> Result<Compiled, String> {
         let (major, minor) = self.version;
         let explain = |what: String| format!("{} for {arch} (NVRTC {major}.{minor}): {what}", source.display());
-        let text = c_string(fs::read_to_string(source).map_err(|e| explain(e.to_string()))?);
-        let program = Program::new(&text, &c_string(source.display().to_string()), headers)
+        let program = Program::new(&c_string(text.into()), &c_string(source.display().to_string()), headers)
             .map_err(|e| explain(e.to_string()))?;
-        let options = [format!("--gpu-architecture={arch}"), "--std=c++17".into(), "--ptxas-options=-v".into()];
         // SAFETY: the program is alive.
-        let outcome = unsafe { result::compile_program(program.0, &options) };
+        let outcome = unsafe { result::compile_program(program.0, &options(arch)) };
         let log = program.log();
         outcome.map_err(|e| explain(format!("{e}\n{log}")))?;
         let images = program.images().map_err(|e| explain(e.to_string()))?;

@@ -3,15 +3,13 @@
 
 // dst[i] = max(src[i], 0); in place where dst is src.
 KERNEL relu(i64 n, const float* src, float* dst) {
-    for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x) {
+    for (i64 i = first_of_grid(); i < n; i += step_of_grid()) {
         float x = src[i];
         dst[i] = x > 0 ? x : 0;
     }
 }
 
-// d[i] = 0 where a[i] <= 0, a being the ReLU's output.
-KERNEL relu_mask(i64 n, const float* a, float* d) {
-    for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x) {
-        if (!(a[i] > 0)) d[i] = 0;
-    }
+// dst[i] = d[i] where a[i] > 0, else 0; a is the ReLU's output. In place where dst is d.
+KERNEL relu_mask(i64 n, const float* a, const float* d, float* dst) {
+    for (i64 i = first_of_grid(); i < n; i += step_of_grid()) dst[i] = a[i] > 0 ? d[i] : 0;
 }

@@ -16,6 +16,9 @@ constexpr u32 FULL = 0xffffffffu;
 
 DEVICE u32 lane_id() { return threadIdx.x % WARP; }
 DEVICE u32 warp_id() { return threadIdx.x / WARP; }
+// A thread's first element of a grid of one dimension, and the way to its next.
+DEVICE i64 first_of_grid() { return blockIdx.x * (i64)blockDim.x + threadIdx.x; }
+DEVICE i64 step_of_grid() { return (i64)gridDim.x * blockDim.x; }
 template <class T> DEVICE T smaller(T a, T b) { return a < b ? a : b; }
 template <class T> DEVICE T larger(T a, T b) { return a > b ? a : b; }
 

@@ -8,39 +8,8 @@
 //
 // f32_gemm_*     FFMA, one register tile a thread.
 // tf32x3_gemm_*  tensor cores near f32's precision: x = hi + lo in tf32 each, x y = hi hi + hi lo + lo hi. Finite numbers only.
-// bf16_, f16_    tensor cores on 16-bit operands.
-#include "common.cuh"
-
-// Bits of `flags`; "aligned" is: pointer, leading dimension and batch stride are multiples of 16 bytes (c: of 8).
-constexpr u32 RELU = 1, ALIGNED_A = 2, ALIGNED_B = 4, ALIGNED_C = 8;
-
-// Two neighbours of a row of c, the second only where it exists.
-DEVICE void finish2(float x, float y, int i, int j, int m, int n, float alpha, float beta, float* c, int ldc,
-                    const float* bias, u32 flags) {
-    if (i >= m || j >= n) return;
-    float* at = c + (i64)i * ldc + j;
-    bool both = j + 1 < n;
-    x *= alpha;
-    y *= alpha;
-    if (beta != 0.0f) {
-        x += beta * at[0];
-        if (both) y += beta * at[1];
-    }
-    if (bias) {
-        x += bias[j];
-        if (both) y += bias[j + 1];
-    }
-    if (flags & RELU) {
-        x = fmaxf(x, 0.0f);
-        y = fmaxf(y, 0.0f);
-    }
-    if (both && (flags & ALIGNED_C)) {
-        *(float2*)at = make_float2(x, y);
-    } else {
-        at[0] = x;
-        if (both) at[1] = y;
-    }
-}
+// bf16_, f16_    tensor cores on 16-bit operands. gemm.sm_90a.cu has those for Hopper's own instructions.
+#include "gemm.cuh"
 
 // Four neighbours of a stored row, zero outside the matrix.
 DEVICE float4 load4(const float* src, i64 ld, int row, int col, int rows, int cols, bool aligned) {
@@ -223,7 +192,6 @@ template <class Kind, class A, class B, bool KA, bool KB, int MI, int NI> struct
     }
 };
 
-
 // Nearest tf32 and the rest, itself rounded to tf32: together 22 bits.
 DEVICE void split(float x, u32& hi, u32& lo) {
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(hi) : "f"(x));
@@ -306,27 +274,20 @@ DEVICE void tensor_gemm(int m, int n, int k, float alpha, const typename Kind::T
                         beta, c, ldc, bias, flags);
 }
 
-#define GEMM(NAME, T, THREADS, ...)                                                                                      \
-    KERNEL __launch_bounds__(THREADS) NAME(int m, int n, int k, float alpha, const T* a, int lda, i64 stride_a,           \
-                                           const T* b, int ldb, i64 stride_b, float beta, float* c, int ldc,              \
-                                           i64 stride_c, const float* bias, u32 flags) {                                  \
-        i64 z = blockIdx.z;                                                                                               \
-        __VA_ARGS__(m, n, k, alpha, a + z * stride_a, lda, b + z * stride_b, ldb, beta, c + z * stride_c, ldc, bias, flags);     \
-    }
-#define TENSOR(KIND, NAME, T)                                                                                             \
-    GEMM(NAME##_gemm_nn_64x64, T, 128, tensor_gemm<KIND, true, false, 64, 2>)                                           \
-    GEMM(NAME##_gemm_nt_64x64, T, 128, tensor_gemm<KIND, true, true, 64, 2>)                                            \
-    GEMM(NAME##_gemm_tn_64x64, T, 128, tensor_gemm<KIND, false, false, 64, 2>)                                          \
-    GEMM(NAME##_gemm_nn_128x128, T, 256, tensor_gemm<KIND, true, false, 128, 4>)                                        \
-    GEMM(NAME##_gemm_nt_128x128, T, 256, tensor_gemm<KIND, true, true, 128, 4>)                                         \
-    GEMM(NAME##_gemm_tn_128x128, T, 256, tensor_gemm<KIND, false, false, 128, 4>)
+#define TENSOR(KIND, NAME, T)                                                             \
+    GEMM(NAME##_gemm_nn_64x64, T, (128), tensor_gemm<KIND, true, false, 64, 2>)           \
+    GEMM(NAME##_gemm_nt_64x64, T, (128), tensor_gemm<KIND, true, true, 64, 2>)            \
+    GEMM(NAME##_gemm_tn_64x64, T, (128), tensor_gemm<KIND, false, false, 64, 2>)          \
+    GEMM(NAME##_gemm_nn_128x128, T, (256), tensor_gemm<KIND, true, false, 128, 4>)        \
+    GEMM(NAME##_gemm_nt_128x128, T, (256), tensor_gemm<KIND, true, true, 128, 4>)         \
+    GEMM(NAME##_gemm_tn_128x128, T, (256), tensor_gemm<KIND, false, false, 128, 4>)
 
-GEMM(f32_gemm_nn_64x64, float, 256, f32_gemm<true, false, 4>)
-GEMM(f32_gemm_nt_64x64, float, 256, f32_gemm<true, true, 4>)
-GEMM(f32_gemm_tn_64x64, float, 256, f32_gemm<false, false, 4>)
-GEMM(f32_gemm_nn_128x128, float, 256, f32_gemm<true, false, 8>)
-GEMM(f32_gemm_nt_128x128, float, 256, f32_gemm<true, true, 8>)
-GEMM(f32_gemm_tn_128x128, float, 256, f32_gemm<false, false, 8>)
+GEMM(f32_gemm_nn_64x64, float, (256), f32_gemm<true, false, 4>)
+GEMM(f32_gemm_nt_64x64, float, (256), f32_gemm<true, true, 4>)
+GEMM(f32_gemm_tn_64x64, float, (256), f32_gemm<false, false, 4>)
+GEMM(f32_gemm_nn_128x128, float, (256), f32_gemm<true, false, 8>)
+GEMM(f32_gemm_nt_128x128, float, (256), f32_gemm<true, true, 8>)
+GEMM(f32_gemm_tn_128x128, float, (256), f32_gemm<false, false, 8>)
 TENSOR(Tf32x3, tf32x3, float)
 TENSOR(Bf16, bf16, u16)
 TENSOR(F16, f16, u16)

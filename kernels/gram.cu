@@ -1,39 +1,58 @@
 // Gram matrices of the episodes, "+ 1" carrying the first layer's bias: G = X X^T + 1 and G' = X' X^T + 1 (dense), and the
 // same for token bags by merging their rising token lists. Row t of the grid's y is episode t; its matrix starts at
-// t * stride, without gaps. Each element is one sum in rising order.
-#include "product.cuh"
+// t * stride, without gaps. The order of an element's sum depends on the width of the rows alone.
+#include "common.cuh"
 
-// Columns of the inputs that a block keeps in shared memory at once.
-constexpr int DEPTH = 32, ROWS = 32;
+// A tile of the matrix, and the columns of the inputs that a block keeps in shared memory at once.
+constexpr int ROWS = 32, DEPTH = 32;
+// Groups of 64 threads: each takes its share of every DEPTH columns, and has 4 x 4 elements a thread.
+constexpr int GROUPS = 4, SHARE = DEPTH / GROUPS;
 
-// dst[i][j] = a_i . b_j + 1 for a block's 32 x 32 elements: a thread has 1 x 4 of them. `a_rows` and `b_rows` give each
-// episode's rows in `a` and `b` (width columns).
-KERNEL __launch_bounds__(256) gram(const int* a_rows, const int* b_rows, const float* a, const float* b, int width,
-                                   float* dst, i64 stride) {
-    __shared__ float as[ROWS][DEPTH + 1], bs[ROWS][DEPTH + 1];
+// dst[i][j] = a_i . b_j + 1 for 32 x 32 elements at once: 8 loads of shared memory for 16 multiply-adds, then the groups' sums
+// are added, (0 + 1) + (2 + 3). A thread's columns lie 8 apart and pitches are odd, so a warp's loads hit different banks.
+// `a_rows` and `b_rows` give each episode's rows in `a` and `b` (width columns); the grid's x has a block for every tile of
+// the largest episode.
+KERNEL __launch_bounds__(64 * GROUPS) gram(const int* a_rows, const int* b_rows, const float* a, const float* b, int width,
+                                           float* dst, i64 stride) {
+    __shared__ float as[ROWS][DEPTH + 1], bs[ROWS][DEPTH + 1], sums[GROUPS][ROWS][ROWS + 1];
     int t = blockIdx.y, a0 = a_rows[t], b0 = b_rows[t], m = a_rows[t + 1] - a0, n = b_rows[t + 1] - b0;
     int across = (n + ROWS - 1) / ROWS, down = (m + ROWS - 1) / ROWS;
-    for (int tile = blockIdx.x; tile < across * down; tile += gridDim.x) {
-        int i0 = tile / across * ROWS, j0 = tile % across * ROWS, i = threadIdx.x / 8, j = threadIdx.x % 8;
-        float sum[4] = {0, 0, 0, 0};
-        for (int p0 = 0; p0 < width; p0 += DEPTH) {
-            __syncthreads();
-            for (int e = threadIdx.x; e < ROWS * DEPTH; e += blockDim.x) {
-                int r = e / DEPTH, p = e % DEPTH;
-                bool inside = p0 + p < width;
-                as[r][p] = inside && i0 + r < m ? a[(i64)(a0 + i0 + r) * width + p0 + p] : 0;
-                bs[r][p] = inside && j0 + r < n ? b[(i64)(b0 + j0 + r) * width + p0 + p] : 0;
-            }
-            __syncthreads();
-            for (int p = 0; p < DEPTH; p++) {
-                #pragma unroll
-                for (int q = 0; q < 4; q++) sum[q] = fmaf(as[i][p], bs[j + 8 * q][p], sum[q]);
-            }
+    int group = threadIdx.x / 64, i = threadIdx.x / 8 % 8 * 4, j = threadIdx.x % 8;
+    if (blockIdx.x >= across * down) return;
+    int i0 = blockIdx.x / across * ROWS, j0 = blockIdx.x % across * ROWS;
+    float sum[4][4] = {};
+    for (int p0 = 0; p0 < width; p0 += DEPTH) {
+        __syncthreads();
+        for (int e = threadIdx.x; e < ROWS * DEPTH; e += blockDim.x) {
+            int r = e / DEPTH, p = e % DEPTH;
+            bool inside = p0 + p < width;
+            as[r][p] = inside && i0 + r < m ? a[(i64)(a0 + i0 + r) * width + p0 + p] : 0;
+            bs[r][p] = inside && j0 + r < n ? b[(i64)(b0 + j0 + r) * width + p0 + p] : 0;
         }
+        __syncthreads();
         #pragma unroll
-        for (int q = 0; q < 4; q++) {
-            if (i0 + i < m && j0 + j + 8 * q < n) dst[t * stride + (i64)(i0 + i) * n + j0 + j + 8 * q] = sum[q] + 1;
+        for (int p = 0; p < SHARE; p++) {
+            float x[4], y[4];
+            #pragma unroll
+            for (int r = 0; r < 4; r++) {
+                x[r] = as[i + r][group * SHARE + p];
+                y[r] = bs[j + 8 * r][group * SHARE + p];
+            }
+            #pragma unroll
+            for (int r = 0; r < 4; r++)
+                #pragma unroll
+                for (int q = 0; q < 4; q++) sum[r][q] = fmaf(x[r], y[q], sum[r][q]);
         }
+    }
+    #pragma unroll
+    for (int r = 0; r < 4; r++)
+        #pragma unroll
+        for (int q = 0; q < 4; q++) sums[group][i + r][j + 8 * q] = sum[r][q];
+    __syncthreads();
+    for (int e = threadIdx.x; e < ROWS * ROWS; e += blockDim.x) {
+        int r = e / ROWS, c = e % ROWS;
+        float whole = (sums[0][r][c] + sums[1][r][c]) + (sums[2][r][c] + sums[3][r][c]);
+        if (i0 + r < m && j0 + c < n) dst[t * stride + (i64)(i0 + r) * n + j0 + c] = whole + 1;
     }
 }
 

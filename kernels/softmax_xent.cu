@@ -4,12 +4,12 @@
 DEVICE int warp_of_grid() { return blockIdx.x * (blockDim.x / WARP) + warp_id(); }
 DEVICE int warps_of_grid() { return gridDim.x * (blockDim.x / WARP); }
 
-// p and dz: rows x n; losses[i] unscaled. dz or p may be z.
-KERNEL softmax_xent(int rows, int n, const float* z, const int* targets, float scale, float* p, float* dz,
+// z: rows of n numbers, `ld` apart; p and dz: rows x n; losses[i] unscaled. dz or p may be z, then ld is n.
+KERNEL softmax_xent(int rows, int n, const float* z, i64 ld, const int* targets, float scale, float* p, float* dz,
                     float* losses) {
     for (int i = warp_of_grid(); i < rows; i += warps_of_grid()) {
         i64 at = (i64)i * n;
-        float loss = softmax_xent_row(n, z + at, targets[i], scale, p + at, dz + at);
+        float loss = softmax_xent_row(n, z + i * ld, targets[i], scale, p + at, dz + at);
         if (lane_id() == 0) losses[i] = loss;
     }
 }

@@ -1,12 +1,10 @@
-// Weight updates, one pass over memory; and the mean of the episodes' gradients.
+// Weight updates, one pass over memory.
 //
-// Sparse updates take a list of rows: number r of the gradient belongs to row rows[r] of the weights; dense ones pass null
-// and count their elements as rows of one number. Products and sums are not fused, so a row that is updated late has the
-// bits of one updated in time.
+// Sparse updates take a list of different rows: row r of the gradient belongs to row rows[r] of the weights; dense ones pass
+// null. A null gradient is one of zeros. Products and sums are not fused, so a row that is updated late has the bits of one
+// updated in time.
 #include "common.cuh"
 
-DEVICE i64 first_of_grid() { return blockIdx.x * (i64)blockDim.x + threadIdx.x; }
-DEVICE i64 step_of_grid() { return (i64)gridDim.x * blockDim.x; }
 // Where element e of the gradient lies in the weights.
 DEVICE i64 place(i64 e, const u32* rows, int width) { return rows ? (i64)rows[e / width] * width + e % width : e; }
 
@@ -15,7 +13,7 @@ KERNEL sgd(i64 n, const u32* rows, int width, float lr, float momentum, float we
            float* w) {
     for (i64 e = first_of_grid(); e < n; e += step_of_grid()) {
         i64 i = place(e, rows, width);
-        float velocity = __fadd_rn(__fadd_rn(__fmul_rn(momentum, v[i]), g[e]), __fmul_rn(weight_decay, w[i]));
+        float velocity = __fadd_rn(__fadd_rn(__fmul_rn(momentum, v[i]), g ? g[e] : 0.0f), __fmul_rn(weight_decay, w[i]));
         v[i] = velocity;
         w[i] = __fadd_rn(w[i], -__fmul_rn(lr, velocity));
     }
@@ -28,7 +26,7 @@ KERNEL adamw(i64 n, const u32* rows, int width, float lr, float beta1, float bet
     float keep1 = 1 - beta1, keep2 = 1 - beta2, shrink = lr * weight_decay;
     for (i64 e = first_of_grid(); e < n; e += step_of_grid()) {
         i64 i = place(e, rows, width);
-        float gradient = g[e], weight = w[i];
+        float gradient = g ? g[e] : 0.0f, weight = w[i];
         float first = __fadd_rn(__fmul_rn(beta1, m[i]), __fmul_rn(keep1, gradient));
         float second = __fadd_rn(__fmul_rn(beta2, v[i]), __fmul_rn(__fmul_rn(keep2, gradient), gradient));
         float root = __fadd_rn(__fsqrt_rn(__fmul_rn(second, correction2)), eps);
@@ -36,14 +34,5 @@ KERNEL adamw(i64 n, const u32* rows, int width, float lr, float beta1, float bet
         m[i] = first;
         v[i] = second;
         w[i] = __fadd_rn(__fadd_rn(weight, -__fmul_rn(shrink, weight)), -__fmul_rn(lr, direction));
-    }
-}
-
-// dst[j] = scale * (src[0][j] + src[1][j] + ..), rows in order.
-KERNEL sum_rows(int rows, i64 n, float scale, const float* src, float* dst) {
-    for (i64 j = first_of_grid(); j < n; j += step_of_grid()) {
-        float sum = 0;
-        for (int t = 0; t < rows; t++) sum += src[t * n + j];
-        dst[j] = scale * sum;
     }
 }

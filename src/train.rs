@@ -11,8 +11,8 @@ use crate::cpu::Cpu;
 use crate::episode::{EpisodeBatch, EpisodeSource, Part, TargetKind};
 use crate::error::{Error, Result};
 use crate::meta::{
-    GramSpace, InnerLoop, InnerMemory, Limits, MetaGradient, Order, Outcome, anil, fomaml, maml, proto_maml, protonet,
-    reptile,
+    BoxedEngine, GramSpace, InnerLoop, InnerMemory, Limits, MetaGradient, Order, Outcome, anil, fomaml, maml,
+    proto_maml, protonet, reptile,
 };
 use crate::model::{MlpShape, Params};
 use crate::optim::{Optimizer, Rule, Schedule};
@@ -166,7 +166,7 @@ pub struct Trainer<'a> {
     config: TrainConfig,
     source: &'a dyn EpisodeSource,
     cpu: Cpu,
-    gram: GramSpace<f32>,
+    engine: BoxedEngine<'a, f32>,
     gradient: MetaGradient<f32>,
     batch: EpisodeBatch,
     optimizer: Optimizer<f32>,
@@ -177,13 +177,27 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// A run at its start. `has_validation` says whether the source can draw [`Part::Valid`].
+    /// A run at its start, on the CPU. `has_validation` says whether the source can draw [`Part::Valid`].
     pub fn new(
         cpu: &Cpu,
         shape: &MlpShape,
         config: TrainConfig,
         source: &'a dyn EpisodeSource,
         has_validation: bool,
+    ) -> Result<Self> {
+        let gram = |limits| Ok(Box::new(GramSpace::new(cpu, shape, limits)?) as BoxedEngine<'a, f32>);
+        Self::with_engine(cpu, shape, config, source, has_validation, gram)
+    }
+
+    /// The same with the meta-gradients of the engine that `make` gives for batches up to the limits; the optimiser stays
+    /// on the CPU.
+    pub fn with_engine(
+        cpu: &Cpu,
+        shape: &MlpShape,
+        config: TrainConfig,
+        source: &'a dyn EpisodeSource,
+        has_validation: bool,
+        make: impl FnOnce(Limits) -> Result<BoxedEngine<'a, f32>>,
     ) -> Result<Self> {
         config.validate(has_validation)?;
         source.check_shape(shape)?;
@@ -193,7 +207,7 @@ impl<'a> Trainer<'a> {
         Ok(Self {
             source,
             cpu: cpu.clone(),
-            gram: GramSpace::new(cpu, shape, limits)?,
+            engine: make(limits)?,
             gradient: MetaGradient::new(shape, &limits),
             batch: EpisodeBatch::new(TargetKind::Classes),
             optimizer: Optimizer::new(cpu, shape, config.optimizer, config.schedule)?,
@@ -270,7 +284,7 @@ impl<'a> Trainer<'a> {
         self.optimizer.catch_up(&mut self.params, self.batch.query.tokens())?;
         let inner = self.config.inner();
         let view = self.batch.view(&self.params.shape)?;
-        self.gram.run(&self.params, &view, &inner, &mut self.gradient)?;
+        self.engine.run(&self.params, &view, &inner, &mut self.gradient)?;
         let loss = self.gradient.meta_loss();
         // The gradient can overflow where the loss does not yet; it must not reach the weights.
         if !loss.is_finite() || !self.gradient.is_finite() {
@@ -280,7 +294,7 @@ impl<'a> Trainer<'a> {
             return Err(Error::config("learning rate", detail));
         }
         self.optimizer.step(&mut self.params, &self.gradient)?;
-        let (hits, predictions) = self.batch.hits(self.gram.query_outputs());
+        let (hits, predictions) = self.batch.hits(self.engine.query_outputs());
         let p = &mut self.progress;
         p.step += 1;
         p.loss_sum += loss;
@@ -329,12 +343,12 @@ impl<'a> Trainer<'a> {
         for i in 0..self.config.valid_batches {
             self.source.draw(Part::Valid, self.config.seed, i, &mut self.batch)?;
             let view = self.batch.view(&self.params.shape)?;
-            self.gram.run(&self.params, &view, &self.config.evaluation(), &mut self.gradient)?;
+            self.engine.run(&self.params, &view, &self.config.evaluation(), &mut self.gradient)?;
             let finite = self.gradient.query_loss.iter().filter(|l| l.is_finite());
             loss += finite.map(|&l| f64::from(l)).sum::<f64>();
             let lost = self.diverged().len();
             (episodes, diverged) = (episodes + self.gradient.query_loss.len() - lost, diverged + lost);
-            let (h, n) = self.batch.hits(self.gram.query_outputs());
+            let (h, n) = self.batch.hits(self.engine.query_outputs());
             (hits, all) = (hits + h, all + n);
         }
         let loss = (episodes > 0).then(|| loss / episodes as f64);

@@ -152,7 +152,7 @@ fn bad_input_gets_a_clear_line(folder: &Path) {
     let train = |more: &[&'static str]| {
         [&["train", "metaglot-demo/classify.mgd", "--task", "classify", "--run", "bad"], more].concat()
     };
-    let cases: [(Vec<&str>, &str); 13] = [
+    let cases: [(Vec<&str>, &str); 14] = [
         (episodes("empty.tsv"), "empty.tsv: it is empty; wanted lines of an episode"),
         (episodes("four.tsv"), "four.tsv:2: 4 columns; wanted episode, role, label, class, text"),
         (episodes("role.tsv"), "role.tsv:1: role `teach`; wanted support or query"),
@@ -167,6 +167,7 @@ fn bad_input_gets_a_clear_line(folder: &Path) {
             vec!["train", "x.mgd", "--task", "translate", "--algorithm", "protonet", "--run", "bad"],
             "--algorithm protonet or protomaml: the task translate has no such setting",
         ),
+        (train(&["--device", "cuda:999"]), "cuda:999: "),
         (train(&["--pivot", "eng"]), "--pivot: the task classify has no such setting"),
         (
             vec!["translate", "--checkpoint", model, "--candidates", "empty.tsv", "--text", "x"],
@@ -180,6 +181,38 @@ fn bad_input_gets_a_clear_line(folder: &Path) {
         assert!(said.contains(wanted), "{arguments:?}: {said}");
         assert_eq!(said.lines().count(), 1, "{arguments:?}: {said}");
         assert!(!folder.join("bad").exists(), "{arguments:?} leaves nothing");
+    }
+}
+
+/// The hundredth GPU is on no machine, with drivers or without, whether or not this program has kernels for it.
+#[test]
+fn a_gpu_that_is_not_there_is_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    assert!(metaglot(folder, &["case", "case", "--dims", "7,9,3"]).status.success());
+    let grad = ["grad", "case", "--out", "out", "--device", "cuda:999", "--algorithm"];
+    let bench = ["bench", "meta", "--reps", "1", "--device", "cuda:999"];
+    let not_there = "metaglot: cuda:999: ";
+    let cases: [(&[&str], &[&str], &str); 6] = [
+        (&grad, &["maml"], not_there),
+        (&grad, &["hvp"], "metaglot: hvp: only the CPU has it"),
+        (&grad, &["maml", "--dtype", "f64"], "metaglot: --dtype: GPUs compute in f32"),
+        (&grad, &["maml", "--path", "dense"], "metaglot: --path: GPUs compute in Gram space"),
+        (&bench, &[], not_there),
+        (&bench, &["--dtype", "f64"], "metaglot: --dtype: GPUs compute in f32"),
+    ];
+    for (arguments, more, wanted) in cases {
+        let output = metaglot(folder, &[arguments, more].concat());
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?} {more:?}: {said}");
+        assert!(said.starts_with(wanted) && said.lines().count() == 1, "{arguments:?} {more:?}: {said}");
+        assert!(output.stdout.is_empty() && !folder.join("out").exists(), "{arguments:?} {more:?}");
+    }
+    let output = metaglot(folder, &["bench", "meta", "--device", "gpu"]);
+    assert!(stderr(&output).contains("wanted cpu or, say, cuda:0"), "{}", stderr(&output));
+    if cfg!(not(feature = "cuda")) {
+        let said = stderr(&metaglot(folder, &[&grad[..], &["maml"]].concat()));
+        assert!(said.contains("built without CUDA; `cargo build --release --features cuda` has it"), "{said}");
     }
 }
 

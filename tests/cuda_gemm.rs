@@ -4,9 +4,10 @@
 
 mod support;
 
-use metaglot::cuda::{Cuda, Device, Form, Gemm, Operand, Precision};
+use metaglot::cuda::{Arch, Cuda, Device, Form, Gemm, Operand, Precision, Tiling};
 use metaglot::{Purpose, Result, Rng};
 use support::cases::{self, Fill, Product, ProductCase};
+use support::edit::{shifted, without};
 use support::padded::Padded;
 use support::simulator::{Simulator, simulators};
 use support::truth::{self, Wanted, precision};
@@ -100,8 +101,8 @@ fn put<D: Device>(device: &mut D, p: Precision, matrix: &Padded<f32>) -> Result<
     Ok((buffer, Operand { address, ld, stride: 0 }))
 }
 
-/// Runs a case; the result with its frame.
-fn run<D: Device>(device: &mut D, case: &ProductCase, o: &Operands, large: bool) -> Result<Padded<f32>> {
+/// Runs a case with the first of the tilings that can be; the result with its frame.
+fn run<D: Device>(device: &mut D, case: &ProductCase, o: &Operands, tilings: &[Tiling]) -> Result<Padded<f32>> {
     let (_a, a) = put(device, o.precision, &o.a)?;
     let (_b, b) = put(device, o.precision, &o.b)?;
     let (memory, c) = put(device, Precision::F32, &o.c)?;
@@ -122,8 +123,11 @@ fn run<D: Device>(device: &mut D, case: &ProductCase, o: &Operands, large: bool)
         relu: case.product == Product::LinearRelu,
     };
     if case.m > 0 && case.n > 0 {
+        let arch = device.arch();
+        let tiling = tilings.iter().find(|&&tiling| gemm.can_be(tiling, arch)).expect("a tiling");
+        let launch = gemm.plan_with(*tiling, arch)?;
         // SAFETY: the operands are as long as the case says and live to the end of this function.
-        unsafe { device.launch(&gemm.plan_with(large)?, &gemm.args()) }?;
+        unsafe { device.launch(&launch, &gemm.args()) }?;
     }
     let mut result = o.c.clone();
     device.download(&memory, 0, bytemuck::cast_slice_mut(result.whole_mut()))?;
@@ -132,7 +136,9 @@ fn run<D: Device>(device: &mut D, case: &ProductCase, o: &Operands, large: bool)
 
 /// Whether each element is as wanted and nothing outside was written; the first complaint.
 fn judge(case: &ProductCase, o: &Operands, found: &Padded<f32>, what: &str) -> std::result::Result<(), String> {
-    found.assert_frame(what);
+    if let Some((at, x)) = found.written_outside() {
+        return Err(format!("{what}: {x} was written outside, at {at}"));
+    }
     for (i, (w, f)) in o.wanted(case).iter().zip(found.values()).enumerate() {
         let dropped = case.product == Product::LinearRelu && w.value.is_nan() && f == 0.0;
         if !w.met_by(f) && !dropped {
@@ -142,7 +148,7 @@ fn judge(case: &ProductCase, o: &Operands, found: &Padded<f32>, what: &str) -> s
     Ok(())
 }
 
-/// Every `stride`-th case of the list that all backends share, in all precisions, both tiles taking turns.
+/// Every `stride`-th case of the list that all backends share, in all precisions, the tilings taking turns.
 fn check<D: Device>(device: &mut D, stride: usize) {
     let arch = device.arch();
     let mut count = 0;
@@ -151,10 +157,13 @@ fn check<D: Device>(device: &mut D, stride: usize) {
             if precision != Precision::F32 && case.fill != Fill::Normal {
                 continue;
             }
-            let (aligned, large) = (turn % 2 == 0, turn % 4 >= 2);
+            // The list goes through the products by six; each meets both alignments and all tilings.
+            let aligned = turn / 6 % 2 == 0;
+            let mut tilings = Tiling::ALL;
+            tilings.rotate_left(turn / 12 % 3);
             let o = Operands::new(case, precision, aligned);
-            let what = format!("{arch} {precision:?} aligned {aligned}, large tiles {large}, {case:?}");
-            let found = run(device, case, &o, large).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let what = format!("{arch} {precision:?} aligned {aligned}, {:?}, {case:?}", tilings[0]);
+            let found = run(device, case, &o, &tilings).unwrap_or_else(|e| panic!("{what}: {e}"));
             judge(case, &o, &found, &what).unwrap_or_else(|e| panic!("{e}"));
             count += 1;
         }
@@ -166,6 +175,7 @@ fn check<D: Device>(device: &mut D, stride: usize) {
 fn products_equal_the_truth_on_every_architecture() {
     for mut simulator in simulators() {
         check(&mut simulator, 101);
+        simulator.assert_all_launched(&["gemm", "gemm.sm_90a"]);
     }
 }
 
@@ -190,58 +200,111 @@ const WIDE: ProductCase = ProductCase {
     fill: Fill::Normal,
 };
 
+const SMALL: [Tiling; 1] = [Tiling::Small];
+const WARPGROUP: [Tiling; 1] = [Tiling::Warpgroup];
+
 #[test]
 fn the_order_of_warps_and_blocks_changes_no_bit() {
-    for precision in Precision::ALL {
+    let small = Precision::ALL.map(|precision| ("sm_80", precision, SMALL));
+    let warpgroup = [Precision::Bf16, Precision::F16].map(|precision| ("sm_90a", precision, WARPGROUP));
+    for (arch, precision, tilings) in small.into_iter().chain(warpgroup) {
         let o = Operands::new(&WIDE, precision, true);
         let mut bits = vec![];
         for seed in [1, 2, 99] {
-            let mut simulator = Simulator::new("sm_80");
+            let mut simulator = Simulator::new(arch);
             simulator.seed = seed;
-            bits.push(run(&mut simulator, &WIDE, &o, false).unwrap().bits());
+            bits.push(run(&mut simulator, &WIDE, &o, &tilings).unwrap().bits());
         }
-        assert!(bits.windows(2).all(|pair| pair[0] == pair[1]), "{precision:?}");
+        assert!(bits.windows(2).all(|pair| pair[0] == pair[1]), "{arch} {precision:?} {tilings:?}");
     }
 }
 
+#[test]
+fn warpgroups_take_large_products_where_they_can() {
+    let operand = |ld| Operand { address: 1 << 32, ld, stride: 0 };
+    let gemm = Gemm {
+        form: Form::Nt,
+        precision: Precision::Bf16,
+        m: 12_800,
+        n: 128,
+        k: 256,
+        batch: 1,
+        alpha: 1.0,
+        beta: 0.0,
+        a: operand(256),
+        b: operand(256),
+        c: operand(128),
+        bias: 0,
+        relu: false,
+    };
+    let kernel = |arch: &str, gemm: Gemm| gemm.plan(Arch::parse(arch).unwrap()).unwrap().kernel;
+    assert_eq!(kernel("sm_90a", gemm), "bf16_gemm_nt_wgmma");
+    assert_eq!(kernel("sm_100", gemm), "bf16_gemm_nt_128x128");
+    assert_eq!(kernel("sm_90a", Gemm { a: operand(257), ..gemm }), "bf16_gemm_nt_128x128");
+    assert_eq!(kernel("sm_90a", Gemm { precision: Precision::Tf32x3, ..gemm }), "tf32x3_gemm_nt_128x128");
+    assert_eq!(kernel("sm_90a", Gemm { m: 128, ..gemm }), "bf16_gemm_nt_64x64");
+    let sm_80 = Arch::parse("sm_80").unwrap();
+    assert!(gemm.plan_with(Tiling::Warpgroup, sm_80).is_err());
+}
+
 /// Runs [`WIDE`] with changed kernels; what is wrong then, empty if nothing is.
-fn with_bug(arch: &str, precision: Precision, edit: fn(&str) -> String) -> String {
+fn with_bug(arch: &str, precision: Precision, tilings: &[Tiling], edit: fn(&str) -> String) -> String {
     let o = Operands::new(&WIDE, precision, true);
-    match run(&mut Simulator::with_edit(arch, edit), &WIDE, &o, false) {
+    match run(&mut Simulator::with_edit(arch, edit), &WIDE, &o, tilings) {
         Err(error) => error.to_string(),
         Ok(found) => judge(&WIDE, &o, &found, "").err().unwrap_or_default(),
     }
 }
 
-/// Lines that hold `word` become empty.
-fn without(ptx: &str, word: &str) -> String {
-    ptx.lines().map(|line| if line.contains(word) { "" } else { line }).collect::<Vec<_>>().join("\n")
-}
+/// What a block barrier that is gone shows as.
+const OF_BARRIER: [&str; 3] = ["Race", "UninitializedShared", "MissingAsyncWait"];
 
-/// The address in lines that hold `word` is `by` bytes further on.
-fn shifted(ptx: &str, word: &str, by: usize) -> String {
-    let shift = |line: &str| if line.contains(word) { line.replace(']', &format!("+{by}]")) } else { line.into() };
-    ptx.lines().map(shift).collect::<Vec<String>>().join("\n")
+fn without_barrier(ptx: &str) -> String {
+    without(&without(ptx, "bar.sync", |_| true), "barrier.sync", |_| true)
 }
 
 #[test]
 fn planted_bugs_are_caught() {
     for arch in ["sm_80", "sm_90a", "sm_100"] {
         for precision in Precision::ALL {
-            assert_eq!(with_bug(arch, precision, str::to_string), "", "{arch} {precision:?}");
-            let found = with_bug(arch, precision, |ptx| without(&without(ptx, "bar.sync"), "barrier.sync"));
-            let of_barrier = ["Race", "UninitializedShared", "MissingAsyncWait"];
-            assert!(of_barrier.iter().any(|kind| found.contains(kind)), "{arch} {precision:?}: no barrier: {found:?}");
-            let found = with_bug(arch, precision, |ptx| shifted(ptx, "st.global.v2", 8));
-            assert!(!found.is_empty(), "{arch} {precision:?}: results two elements to the right");
+            let bug = |edit| with_bug(arch, precision, &SMALL, edit);
+            assert_eq!(bug(str::to_string), "", "{arch} {precision:?}");
+            let found = bug(without_barrier);
+            assert!(OF_BARRIER.iter().any(|kind| found.contains(kind)), "{arch} {precision:?}: no barrier: {found:?}");
+            let found = bug(|ptx| shifted(ptx, "st.global.v2", 8));
+            let wrong = found.contains("is wanted") || found.contains("outside");
+            assert!(wrong, "{arch} {precision:?}: results two elements to the right: {found:?}");
         }
         for precision in [Precision::Tf32x3, Precision::Bf16, Precision::F16] {
-            let found = with_bug(arch, precision, |ptx| without(ptx, "cp.async.wait_group"));
+            let found = with_bug(arch, precision, &SMALL, |ptx| without(ptx, "cp.async.wait_group", |_| true));
             assert!(found.contains("MissingAsyncWait"), "{arch} {precision:?}: no wait: {found:?}");
         }
         for precision in [Precision::Bf16, Precision::F16] {
-            let found = with_bug(arch, precision, |ptx| shifted(ptx, "ldmatrix", 16));
-            assert!(!found.is_empty(), "{arch} {precision:?}: fragments of the next columns");
+            let found = with_bug(arch, precision, &SMALL, |ptx| shifted(ptx, "ldmatrix", 16));
+            let wrong = ["is wanted", "UninitializedShared", "OutOfBounds", "Race", "MissingAsyncWait"];
+            let wrong = wrong.iter().any(|sign| found.contains(sign));
+            assert!(wrong, "{arch} {precision:?}: fragments of the next columns: {found:?}");
         }
+    }
+}
+
+#[test]
+fn planted_bugs_of_warpgroups_are_caught() {
+    for precision in [Precision::Bf16, Precision::F16] {
+        let bug = |edit| with_bug("sm_90a", precision, &WARPGROUP, edit);
+        assert_eq!(bug(str::to_string), "", "{precision:?}");
+        let found = bug(without_barrier);
+        assert!(OF_BARRIER.iter().any(|kind| found.contains(kind)), "{precision:?}: no barrier: {found:?}");
+        let found = bug(|ptx| without(ptx, "cp.async.wait_group", |_| true));
+        assert!(found.contains("MissingAsyncWait"), "{precision:?}: copies are not waited for: {found:?}");
+        let found = bug(|ptx| without(ptx, "wgmma.wait_group", |_| true));
+        assert!(found.contains("MissingAsyncWait"), "{precision:?}: products are not waited for: {found:?}");
+        let found = bug(|ptx| without(ptx, "fence.proxy.async", |_| true));
+        assert!(found.contains("MissingFence"), "{precision:?}: copies are not fenced: {found:?}");
+        let found = bug(|ptx| without(ptx, "wgmma.fence", |_| true));
+        assert!(found.contains("MissingFence"), "{precision:?}: registers are not fenced: {found:?}");
+        // Both descriptors' constant part, with the swizzle's bits (62 and 63) and without.
+        let found = bug(|ptx| ptx.replace("4611686293305360384", "274877972480"));
+        assert!(found.contains("is wanted"), "{precision:?}: no swizzle: {found:?}");
     }
 }

@@ -58,6 +58,84 @@ fn allocations(kind: InputKind, loss: LossKind, cpu: &Cpu) -> usize {
     })
 }
 
+/// A device that does nothing, in memory of the host.
+#[cfg(feature = "cuda")]
+mod idle {
+    use std::ops::Range;
+
+    use metaglot::Result;
+    use metaglot::cuda::{Arch, Args, Device, Launch};
+
+    pub struct Idle;
+
+    impl Device for Idle {
+        type Buffer = usize;
+        type Host = &'static mut [u8];
+        type Graph = ();
+
+        fn arch(&self) -> Arch {
+            Arch::parse("sm_80").unwrap()
+        }
+        fn shared_limit(&self) -> u32 {
+            1 << 16
+        }
+        fn alloc(&mut self, bytes: usize) -> Result<usize> {
+            Ok(bytes)
+        }
+        fn alloc_host(&mut self, bytes: usize) -> Result<&'static mut [u8]> {
+            Ok(bytemuck::cast_slice_mut(vec![0u64; bytes.div_ceil(8)].leak()))
+        }
+        fn address(&self, _: &usize) -> u64 {
+            0
+        }
+        fn bytes(&self, buffer: &usize) -> usize {
+            *buffer
+        }
+        fn upload(&mut self, _: &mut usize, _: usize, _: &[u8]) -> Result<()> {
+            Ok(())
+        }
+        fn download(&mut self, _: &usize, _: usize, _: &mut [u8]) -> Result<()> {
+            Ok(())
+        }
+        unsafe fn upload_async(&mut self, _: &mut usize, _: &&'static mut [u8], _: usize) -> Result<()> {
+            Ok(())
+        }
+        unsafe fn download_async(&mut self, _: &usize, _: Range<usize>, _: &mut &'static mut [u8]) -> Result<()> {
+            Ok(())
+        }
+        unsafe fn launch(&mut self, _: &Launch, _: &Args) -> Result<()> {
+            Ok(())
+        }
+        fn record(&mut self, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+            work(self)
+        }
+        unsafe fn replay(&mut self, (): &()) -> Result<()> {
+            Ok(())
+        }
+        fn synchronize(&mut self) -> Result<()> {
+            Ok(())
+        }
+    }
+}
+
+/// Allocations on the host of 20 meta-steps on a device after two to warm up.
+#[cfg(feature = "cuda")]
+fn device_allocations(kind: InputKind) -> usize {
+    let p = Problem::random(11, shape(kind, &[40, 33, 17, 3]), LossKind::Classes, 9, 25, 30);
+    let params = p.params::<f32>();
+    p.with_batch::<f32, _>(|batch| {
+        let inner = InnerLoop::sgd(3, 0.1, Order::Second);
+        let limits = Limits::of(batch, &inner);
+        let mut gradient = MetaGradient::new(&p.shape, &limits);
+        let mut step = metaglot::cuda::MetaStep::new(idle::Idle, &p.shape, limits).unwrap();
+        let mut run = || step.run(&params, batch, &inner, &mut gradient).unwrap();
+        (0..2).for_each(|_| run());
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        (0..20).for_each(|_| run());
+        ALLOCATIONS.load(Ordering::Relaxed) - before
+    })
+}
+
 /// A program of its own: any other thread, the test harness's too, would be counted.
 fn main() {
     let seen = ALLOCATIONS.load(Ordering::Relaxed);
@@ -72,6 +150,10 @@ fn main() {
                 assert_eq!(n, 0, "{cpu:?}, {kind:?}, {loss:?}, seed 11: allocations in 20 steps");
             }
         }
+    }
+    #[cfg(feature = "cuda")]
+    for kind in [InputKind::Dense, InputKind::Bag] {
+        assert_eq!(device_allocations(kind), 0, "{kind:?} on a device, seed 11: allocations in 20 steps");
     }
     println!("a_meta_step_allocates_nothing ... ok");
 }

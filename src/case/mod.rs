@@ -32,7 +32,7 @@ use crate::error::Result;
 use crate::model::{InputKind, MlpShape, Params};
 
 pub use random::RandomCase;
-pub use solve::{Algorithm, Answer, solve};
+pub use solve::{Algorithm, Answer, solve, solve_with};
 
 /// The most steps of an inner loop a case may ask for.
 const MAX_STEPS: usize = 1 << 16;

@@ -8,9 +8,9 @@ use crate::cpu::{Cpu, KernelElement};
 use crate::dtype::{Dtype, Element};
 use crate::error::{Error, Result};
 use crate::meta::{
-    BatchTargets, ConjugateGradient, Dense, Engine, EpisodeSet, Explanation, InnerLoop, Inputs, Limits, MetaBatch,
-    MetaGradient, Operations, Order, Outcome, PathChoice, anil, fomaml, imaml, maml, meta_sgd, proto_maml, protonet,
-    reptile,
+    BatchTargets, BoxedEngine, ConjugateGradient, Dense, EpisodeSet, Explanation, InnerLoop, Inputs, Limits, MetaBatch,
+    MetaGradient, Operations, Order, Outcome, PathChoice, anil, choose, fomaml, imaml, maml, meta_sgd, proto_maml,
+    protonet, reptile,
 };
 use crate::model::Params;
 use crate::view::MatRef;
@@ -82,20 +82,32 @@ impl<T: Element> Answer<T> {
     }
 }
 
-/// Computes the gradient of a case in elements of type `T`. Fails where the case lacks what the algorithm needs, or the
-/// path cannot carry it.
+/// Computes the gradient of a case in elements of type `T` on the CPU. Fails where the case lacks what the algorithm needs,
+/// or the path cannot carry it.
 pub fn solve<T: KernelElement>(cpu: &Cpu, case: &Case, algorithm: Algorithm, path: PathChoice) -> Result<Answer<T>> {
+    if algorithm == Algorithm::Hvp {
+        return hessian_product(cpu, case, path);
+    }
+    solve_with(case, algorithm, |batch, limits, inner| choose(cpu, batch, case.shape(), limits, inner, path))
+}
+
+/// The same on the engine that `make` gives for the batch, its limits and inner loop. The Hessian product is the CPU's alone.
+pub fn solve_with<T: KernelElement>(
+    case: &Case,
+    algorithm: Algorithm,
+    make: impl FnOnce(&MetaBatch<T>, Limits, &InnerLoop) -> Result<(BoxedEngine<'static, T>, Explanation)>,
+) -> Result<Answer<T>> {
+    if algorithm == Algorithm::Hvp {
+        return Err(Error::config("hvp", "only the CPU has it"));
+    }
     let alpha = case.alpha.as_ref().map(|a| [&a.first[..], &a.bias, &a.head].concat());
     let inner = inner_loop(case, algorithm, alpha.as_deref(), T::DTYPE)?;
     let theta = converted::<T>(&case.theta);
     let (support, query) = (Rows::new(&case.support, case), Rows::new(&case.query, case));
     let batch = MetaBatch { support: support.set(case)?, query: query.set(case)? };
-    if algorithm == Algorithm::Hvp {
-        return hessian_product(cpu, case, &theta, &batch, path);
-    }
     let limits = Limits::of(&batch, &inner);
     let mut gradient = MetaGradient::new(case.shape(), &limits);
-    let (mut engine, path) = Engine::new(cpu, &batch, case.shape(), limits, &inner, path)?;
+    let (mut engine, path) = make(&batch, limits, &inner)?;
     engine.run(&theta, &batch, &inner, &mut gradient)?;
     let shape = case.shape().clone();
     let rates = gradient.rates.iter().map(|r| T::from_f64(*r)).collect::<Vec<_>>();
@@ -127,30 +139,24 @@ fn inner_loop<'a>(case: &Case, algorithm: Algorithm, alpha: Option<&'a [f64]>, d
         Algorithm::MetaSgd => meta_sgd::inner_loop(steps, alpha.ok_or_else(|| lacks("`alpha`"))?),
         Algorithm::ProtoNet => protonet::inner_loop(),
         Algorithm::ProtoMaml => proto_maml::inner_loop(steps, lr),
-        Algorithm::Hvp if case.v.is_none() => return Err(lacks("`v`")),
-        Algorithm::Hvp => InnerLoop::sgd(0, 0.0, Order::Evaluate),
+        Algorithm::Hvp => unreachable!("it has no inner loop"),
     })
 }
 
 /// Only the plain form has the product by itself.
-fn hessian_product<T: KernelElement>(
-    cpu: &Cpu,
-    case: &Case,
-    theta: &Params<T>,
-    batch: &MetaBatch<T>,
-    path: PathChoice,
-) -> Result<Answer<T>> {
+fn hessian_product<T: KernelElement>(cpu: &Cpu, case: &Case, path: PathChoice) -> Result<Answer<T>> {
+    let v = case.v.as_ref().ok_or_else(|| Error::config(Algorithm::Hvp.name(), "the case lacks `v`"))?;
     if path == PathChoice::Gram {
         return Err(Error::config("hvp", "there is no Gram form of it; wanted the path `dense` or `auto`"));
     }
     let inner = InnerLoop::sgd(0, 0.0, Order::Evaluate);
-    let batch = MetaBatch { query: batch.support, ..*batch };
+    let support = Rows::new(&case.support, case);
+    let batch = MetaBatch { support: support.set(case)?, query: support.set(case)? };
     let limits = Limits::of(&batch, &inner);
     let mut dense = Dense::new(cpu, case.shape(), limits)?;
     let mut hv = Params::zeros(case.shape())?;
-    let v = converted(case.v.as_ref().expect("asked for by the inner loop"));
     let mut losses = Vec::with_capacity(batch.episodes());
-    dense.support_hvp(theta, &batch, &v, &mut hv, &mut losses)?;
+    dense.support_hvp(&converted(&case.theta), &batch, &converted(v), &mut hv, &mut losses)?;
     let (params, losses) = (vec![("hvp", hv)], ("support_loss", losses));
     let bytes = Dense::<T>::planned_bytes(cpu, case.shape(), &limits)?;
     let reason = "the Hessian product has no other form".to_string();

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use super::device::{DeviceArg, GpuEngine};
 use super::{output_error, train};
-use crate::case::{Algorithm, Answer, Case, solve};
+use crate::case::{Algorithm, Answer, Case, solve, solve_with};
 use crate::cpu::KernelElement;
-use crate::error::Result;
-use crate::meta::{Outcome, PathChoice};
+use crate::error::{Error, Result};
+use crate::meta::{Explanation, Operations, Outcome, PathChoice};
 
 const EXAMPLE: &str = "\
 The gradient has the layout of the weights: grad.{l}.weight and grad.{l}.bias, with meta_loss and query_loss; \
@@ -34,9 +35,12 @@ pub struct Grad {
     /// The file to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// The type to compute in, and to write
-    #[arg(long, value_enum, default_value = "f64")]
-    dtype: DtypeArg,
+    /// The type to compute in, and to write: f64, or on a GPU f32, unless said otherwise
+    #[arg(long, value_enum)]
+    dtype: Option<DtypeArg>,
+    /// Where: cpu, or an NVIDIA GPU by its number, as in cuda:0 (f32; maml, fomaml, anil and reptile; a build with CUDA)
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    device: DeviceArg,
     /// How: without copies of the first layer, in the plain form, or as the engine chooses
     #[arg(long, value_enum, default_value = "auto")]
     path: PathArg,
@@ -97,13 +101,35 @@ impl PathArg {
     }
 }
 
+/// Fails for what a GPU has not.
+pub(super) fn refuse_on_gpu(double: bool, path: PathArg) -> Result<()> {
+    match (double, path) {
+        (true, _) => Err(Error::config("--dtype", "GPUs compute in f32 here")),
+        (_, PathArg::Dense) => Err(Error::config("--path", "GPUs compute in Gram space here")),
+        _ => Ok(()),
+    }
+}
+
 impl Grad {
     pub(super) fn run(&self, out: &mut dyn Write) -> Result<()> {
         let case = Case::open(&self.case)?;
-        match self.dtype {
-            DtypeArg::F32 => self.compute::<f32>(&case, out),
-            DtypeArg::F64 => self.compute::<f64>(&case, out),
+        match (self.device, self.dtype) {
+            (DeviceArg::Cuda(number), _) => self.compute_on_gpu(number, &case, out),
+            (DeviceArg::Cpu, Some(DtypeArg::F32)) => self.compute::<f32>(&case, out),
+            (DeviceArg::Cpu, _) => self.compute::<f64>(&case, out),
         }
+    }
+
+    fn compute_on_gpu(&self, number: usize, case: &Case, out: &mut dyn Write) -> Result<()> {
+        refuse_on_gpu(self.dtype == Some(DtypeArg::F64), self.path)?;
+        let answer = solve_with::<f32>(case, self.algorithm(), |batch, limits, inner| {
+            let GpuEngine { engine, name, bytes } = GpuEngine::new(number, case.shape(), limits)?;
+            let operations = Operations::of(case.shape(), batch, inner);
+            let reason = format!("the only way on {} ({name})", self.device);
+            Ok((engine, Explanation { path: "gram", reason, operations, bytes }))
+        })?;
+        answer.save(&self.out)?;
+        self.print(&answer, out).map_err(output_error)
     }
 
     fn compute<T: KernelElement>(&self, case: &Case, out: &mut dyn Write) -> Result<()> {

@@ -10,6 +10,7 @@ mod case;
 mod classify;
 mod curves;
 mod demo;
+mod device;
 mod grad;
 mod info;
 mod items;

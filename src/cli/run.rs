@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::curves;
+use super::device::{DeviceArg, GpuEngine};
 use super::progress::StepProgress;
 use crate::checkpoint::Checkpoint;
 use crate::cpu::Cpu;
@@ -18,7 +19,7 @@ use crate::episode::{
 };
 use crate::error::{Error, Result};
 use crate::model::{InputKind, MlpShape};
-use crate::train::{About, Control, Ending, Event, Report, TrainConfig, Trainer};
+use crate::train::{About, Algorithm, Control, Ending, Event, Report, TrainConfig, Trainer};
 use crate::{AtomicFile, task};
 
 /// Set by Ctrl-C: the step in progress is finished, then the run is saved and ends.
@@ -106,6 +107,21 @@ impl RunConfig {
                 Source { shape, validates, episodes: Box::new(source), about }
             }
         })
+    }
+
+    /// A run at its start.
+    fn trainer<'a>(&self, cpu: &Cpu, device: DeviceArg, source: &'a Source) -> Result<Trainer<'a>> {
+        let (shape, episodes, validates) = (&source.shape, &*source.episodes, source.validates);
+        let DeviceArg::Cuda(number) = device else {
+            return Trainer::new(cpu, shape, self.train.clone(), episodes, validates);
+        };
+        let prototypes = matches!(self.train.algorithm, Algorithm::ProtoNet | Algorithm::ProtoMaml);
+        if prototypes || !matches!(self.episodes, Episodes::Classify(_)) {
+            let found = format!("{} with {:?}", self.episodes.task(), self.train.algorithm);
+            return Err(Error::config("--device", format!("{found} runs on the CPU alone")));
+        }
+        let engine = |limits| Ok(GpuEngine::new(number, shape, limits)?.engine);
+        Trainer::with_engine(cpu, shape, self.train.clone(), episodes, validates, engine)
     }
 
     fn shape(&self, kind: InputKind, input: usize, outputs: usize) -> MlpShape {
@@ -199,13 +215,14 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 /// after which step.
 pub(super) fn train(
     cpu: &Cpu,
+    device: DeviceArg,
     config: &RunConfig,
     data: &Dataset,
     folder: &RunFolder,
     resume: bool,
 ) -> Result<(Ending, u64)> {
     let source = config.source(data)?;
-    let mut trainer = Trainer::new(cpu, &source.shape, config.train.clone(), &*source.episodes, source.validates)?;
+    let mut trainer = config.trainer(cpu, device, &source)?;
     let mut reports = Vec::new();
     if !resume {
         // Only now: settings and data that do not fit leave no folder.

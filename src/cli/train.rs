@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use clap::{Args, ValueEnum};
 
+use super::device::DeviceArg;
 use super::output_error;
 use super::run::{self, Episodes, RunConfig, RunFolder, STOP};
 use crate::dataset::Dataset;
@@ -40,6 +41,9 @@ pub struct Train {
     /// Threads; 0: one for each core. The result does not depend on it
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
+    /// Where meta-gradients are computed: cpu, or an NVIDIA GPU by its number, as in cuda:0 (classify; a build with CUDA)
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    device: DeviceArg,
     #[command(flatten)]
     held_out: HeldOut,
     #[command(flatten)]
@@ -205,7 +209,7 @@ impl Train {
             folder.refuse_run()?;
         }
         stop_on_ctrl_c();
-        let (ending, step) = run::train(&cpu, &config, &data, &folder, self.resume)?;
+        let (ending, step) = run::train(&cpu, self.device, &config, &data, &folder, self.resume)?;
         let written = match ending {
             Ending::Stopped => {
                 writeln!(out, "stopped after step {}; --resume continues", step).map_err(output_error)?;

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
+use std::ops::Range;
 use std::sync::Arc;
 
 use cudarc::driver::{DriverError, result, sys};
 
 use super::module::{self, Image};
-use super::{Arch, Args, Buffer, Device, Launch, Pinned};
+use super::{Arch, Args, Buffer, Device, Graph, Launch, Pinned};
 use crate::{Error, Result};
 
 /// Dynamic shared memory that needs no permission.
@@ -85,14 +86,17 @@ impl Cuda {
         Ok(cuda)
     }
 
-    /// The same on the caller's stream (a `CUstream`; null is the default one).
+    /// The same on the caller's stream (a `CUstream`).
     ///
     /// # Errors
-    /// As [`Cuda::new`].
+    /// As [`Cuda::new`], and for null, the default stream: launches on it cannot be recorded.
     ///
     /// # Safety
     /// The stream belongs to the primary context of that device and outlives what is returned.
     pub unsafe fn with_stream(ordinal: usize, stream: *mut c_void) -> Result<Self> {
+        if stream.is_null() {
+            return Err(Error::config("stream", "the default stream cannot be recorded; make one"));
+        }
         let mut cuda = Self::open(ordinal)?;
         cuda.stream = stream.cast();
         Ok(cuda)
@@ -170,39 +174,12 @@ impl Cuda {
         self.stream.cast()
     }
 
-    /// Page-locked host memory, zeroed.
-    pub fn pinned(&self, bytes: usize) -> Result<Pinned> {
-        Pinned::new(&self.context, bytes)
-    }
-
     /// Memory of the caller as a buffer.
     ///
     /// # Safety
     /// `address` is valid on this device for `bytes`, and lives longer than the buffer and the work on it.
     pub unsafe fn lend(&self, address: u64, bytes: usize) -> Buffer {
         Buffer::lent(&self.context, address, bytes)
-    }
-
-    /// Begins a copy and returns at once.
-    ///
-    /// # Safety
-    /// `src` is neither changed nor dropped until [`Device::synchronize`] returns.
-    pub unsafe fn upload_async(&self, dst: &mut Buffer, offset: usize, src: &Pinned) -> Result<()> {
-        let address = inside("upload", dst, offset, src.len())?;
-        self.context.make_current()?;
-        // SAFETY: the range was checked; the caller keeps the source.
-        unsafe { result::memcpy_htod_async(address, src, self.stream) }.map_err(|e| refused("upload", e))
-    }
-
-    /// Begins a copy and returns at once.
-    ///
-    /// # Safety
-    /// `dst` is neither read, changed nor dropped until [`Device::synchronize`] returns.
-    pub unsafe fn download_async(&self, src: &Buffer, offset: usize, dst: &mut Pinned) -> Result<()> {
-        let address = inside("download", src, offset, dst.len())?;
-        self.context.make_current()?;
-        // SAFETY: the range was checked; the caller keeps the destination.
-        unsafe { result::memcpy_dtoh_async(&mut dst[..], address, self.stream) }.map_err(|e| refused("download", e))
     }
 
     pub(super) fn context(&self) -> &Arc<Context> {
@@ -224,6 +201,8 @@ fn inside(op: &'static str, buffer: &Buffer, offset: usize, bytes: usize) -> Res
 
 impl Device for Cuda {
     type Buffer = Buffer;
+    type Host = Pinned;
+    type Graph = Graph;
 
     fn arch(&self) -> Arch {
         self.arch
@@ -237,8 +216,16 @@ impl Device for Cuda {
         Buffer::new(&self.context, bytes)
     }
 
+    fn alloc_host(&mut self, bytes: usize) -> Result<Pinned> {
+        Pinned::new(&self.context, bytes)
+    }
+
     fn address(&self, buffer: &Buffer) -> u64 {
         buffer.address()
+    }
+
+    fn bytes(&self, buffer: &Buffer) -> usize {
+        buffer.bytes()
     }
 
     fn upload(&mut self, dst: &mut Buffer, offset: usize, src: &[u8]) -> Result<()> {
@@ -257,6 +244,23 @@ impl Device for Cuda {
         self.synchronize()
     }
 
+    unsafe fn upload_async(&mut self, dst: &mut Buffer, src: &Pinned, bytes: usize) -> Result<()> {
+        let address = inside("upload", dst, 0, bytes)?;
+        let src = src.get(..bytes).ok_or_else(|| Error::device("upload", "the source is shorter than the copy"))?;
+        self.context.make_current()?;
+        // SAFETY: both ranges were checked; the caller keeps the source.
+        unsafe { result::memcpy_htod_async(address, src, self.stream) }.map_err(|e| refused("upload", e))
+    }
+
+    unsafe fn download_async(&mut self, src: &Buffer, range: Range<usize>, dst: &mut Pinned) -> Result<()> {
+        let address = inside("download", src, range.start, range.len())?;
+        let dst = dst.get_mut(..range.len());
+        let dst = dst.ok_or_else(|| Error::device("download", "the destination is shorter than the copy"))?;
+        self.context.make_current()?;
+        // SAFETY: both ranges were checked; the caller keeps the destination.
+        unsafe { result::memcpy_dtoh_async(dst, address, self.stream) }.map_err(|e| refused("download", e))
+    }
+
     unsafe fn launch(&mut self, launch: &Launch, args: &Args) -> Result<()> {
         launch.check(self.shared_limit)?;
         let function = self.functions.get(launch.kernel);
@@ -270,6 +274,15 @@ impl Device for Cuda {
             result::launch_kernel(function, (gx, gy, gz), (bx, by, bz), launch.shared, self.stream, params)
         }
         .map_err(|e| Error::device(launch.kernel, e.to_string()))
+    }
+
+    fn record(&mut self, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<Graph> {
+        self.capture(work)
+    }
+
+    unsafe fn replay(&mut self, graph: &Graph) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.run_graph(graph) }
     }
 
     fn synchronize(&mut self) -> Result<()> {

@@ -1,6 +1,6 @@
-//! Matrix products on a device: which kernel of `kernels/gemm.cu` runs, on how many blocks.
+//! Matrix products on a device: which kernel of `kernels/gemm.cu` or `kernels/gemm.sm_90a.cu` runs, on how many blocks.
 
-use super::{Args, Device, Launch};
+use super::{Arch, Args, Device, Launch};
 use crate::{Error, Result};
 
 /// Which operand is stored transposed.
@@ -52,7 +52,7 @@ impl Operand {
     /// Whether every row of every entry starts at a multiple of `alignment` bytes.
     fn is_aligned(&self, element: usize, alignment: usize) -> bool {
         let bytes = [self.ld * element, self.stride * element];
-        self.address % alignment as u64 == 0 && bytes.iter().all(|b| b % alignment == 0)
+        self.address.is_multiple_of(alignment as u64) && bytes.iter().all(|b| b.is_multiple_of(alignment))
     }
 }
 
@@ -87,34 +87,69 @@ pub struct Gemm {
     pub relu: bool,
 }
 
-/// A kernel's tile: rows and columns of c a block owns, its threads, its bytes of dynamic shared memory.
-#[derive(Clone, Copy)]
-struct Tile {
-    kernel: &'static str,
-    size: usize,
-    threads: u32,
-    shared: u32,
+/// How a product is cut into blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tiling {
+    /// Tiles of 64 x 64.
+    Small,
+    /// Tiles of 128 x 128.
+    Large,
+    /// Tiles of 128 x 128, multiplied by warpgroups (`wgmma`): 16-bit operands that are aligned, on `sm_90a`.
+    Warpgroup,
 }
+
+impl Tiling {
+    /// All of them.
+    pub const ALL: [Tiling; 3] = [Tiling::Small, Tiling::Large, Tiling::Warpgroup];
+
+    /// Rows and columns of c that a block owns.
+    fn size(self) -> usize {
+        if self == Tiling::Small { 64 } else { 128 }
+    }
+}
+
+/// From how many blocks on large tiles are taken: enough that each of a hundred multiprocessors has one.
+const ENOUGH_BLOCKS: usize = 100;
 
 /// Slices in flight in the tensor-core kernels, as `STAGES` there.
 const STAGES: usize = 3;
 
 impl Gemm {
-    /// The kernel and its grid. Tiles are 64 x 64 unless 128 x 128 ones still give each of a hundred multiprocessors one.
-    pub fn plan(&self) -> Result<Launch> {
-        self.check()?;
-        let large = self.m.div_ceil(128) * self.n.div_ceil(128) * self.batch >= 100;
-        let tile = self.tile(large);
-        let grid = [self.m.div_ceil(tile.size) as u32, self.n.div_ceil(tile.size) as u32, self.batch as u32];
-        Ok(Launch { kernel: tile.kernel, grid, block: [tile.threads, 1, 1], shared: tile.shared })
+    /// The kernel and its grid on a device of that architecture: large tiles where they are enough to keep it busy, by
+    /// warpgroups where they can be.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for leading dimensions shorter than rows, or sizes above 2^31 - 1.
+    pub fn plan(&self, arch: Arch) -> Result<Launch> {
+        let blocks = self.m.div_ceil(128) * self.n.div_ceil(128) * self.batch;
+        let tiling = match blocks >= ENOUGH_BLOCKS {
+            true if self.can_be(Tiling::Warpgroup, arch) => Tiling::Warpgroup,
+            true => Tiling::Large,
+            false => Tiling::Small,
+        };
+        self.plan_with(tiling, arch)
     }
 
-    /// As [`Gemm::plan`], with tiles of 128 x 128 if `large`, whatever the size.
-    pub fn plan_with(&self, large: bool) -> Result<Launch> {
+    /// Whether there is a kernel of that tiling for these operands and that architecture.
+    pub fn can_be(&self, tiling: Tiling, arch: Arch) -> bool {
+        let bytes = self.precision.bytes();
+        let aligned = self.a.is_aligned(bytes, 16) && self.b.is_aligned(bytes, 16);
+        tiling != Tiling::Warpgroup || arch.has_wgmma() && bytes == 2 && aligned
+    }
+
+    /// As [`Gemm::plan`], with that tiling whatever the size.
+    ///
+    /// # Errors
+    /// As [`Gemm::plan`], and [`Error::Config`] where it [can't be](Gemm::can_be).
+    pub fn plan_with(&self, tiling: Tiling, arch: Arch) -> Result<Launch> {
         self.check()?;
-        let tile = self.tile(large);
-        let grid = [self.m.div_ceil(tile.size) as u32, self.n.div_ceil(tile.size) as u32, self.batch as u32];
-        Ok(Launch { kernel: tile.kernel, grid, block: [tile.threads, 1, 1], shared: tile.shared })
+        if !self.can_be(tiling, arch) {
+            return Err(Error::config("tiling", format!("{arch} has no {tiling:?} kernel for these operands")));
+        }
+        let (size, kernel) = (tiling.size(), NAMES[self.precision as usize][self.form as usize][tiling as usize]);
+        let (threads, shared) = self.block(tiling);
+        let grid = [self.m.div_ceil(size) as u32, self.n.div_ceil(size) as u32, self.batch as u32];
+        Ok(Launch { kernel, grid, block: [threads, 1, 1], shared: shared as u32 })
     }
 
     /// Runs it behind all work before; an empty result launches nothing.
@@ -129,7 +164,7 @@ impl Gemm {
             return Ok(());
         }
         // SAFETY: the caller's promise.
-        unsafe { device.launch(&self.plan()?, &self.args()) }
+        unsafe { device.launch(&self.plan(device.arch())?, &self.args()) }
     }
 
     /// The kernel's parameters.
@@ -165,14 +200,18 @@ impl Gemm {
         }
     }
 
-    fn tile(&self, large: bool) -> Tile {
-        let kernel = NAMES[self.precision as usize][self.form as usize][usize::from(large)];
-        let size = if large { 128 } else { 64 };
-        if self.precision == Precision::F32 {
-            return Tile { kernel, size, threads: 256, shared: 0 };
+    /// Threads of a block and bytes of its dynamic shared memory.
+    fn block(&self, tiling: Tiling) -> (u32, usize) {
+        let size = tiling.size();
+        match (self.precision, tiling) {
+            (Precision::F32, _) => (256, 0),
+            // Slices 64 deep, and room to align them to the swizzle's pattern.
+            (_, Tiling::Warpgroup) => (256, STAGES * 2 * size * 64 * self.precision.bytes() + 1024),
+            _ => {
+                let slices = self.slice(self.form != Form::Tn, size) + self.slice(self.form == Form::Nt, size);
+                (if tiling == Tiling::Large { 256 } else { 128 }, STAGES * slices)
+            }
         }
-        let (a, b) = (self.slice(self.form != Form::Tn, size), self.slice(self.form == Form::Nt, size));
-        Tile { kernel, size, threads: if large { 256 } else { 128 }, shared: (STAGES * (a + b)) as u32 }
     }
 
     /// Bytes of one operand's slice in shared memory: `Staged::SIZE` in the kernel.
@@ -185,26 +224,26 @@ impl Gemm {
     }
 }
 
-/// Kernels by precision, form and tile.
-const NAMES: [[[&str; 2]; 3]; 4] = [
+/// Kernels by precision, form and tiling.
+const NAMES: [[[&str; 3]; 3]; 4] = [
     [
-        ["f32_gemm_nn_64x64", "f32_gemm_nn_128x128"],
-        ["f32_gemm_nt_64x64", "f32_gemm_nt_128x128"],
-        ["f32_gemm_tn_64x64", "f32_gemm_tn_128x128"],
+        ["f32_gemm_nn_64x64", "f32_gemm_nn_128x128", ""],
+        ["f32_gemm_nt_64x64", "f32_gemm_nt_128x128", ""],
+        ["f32_gemm_tn_64x64", "f32_gemm_tn_128x128", ""],
     ],
     [
-        ["tf32x3_gemm_nn_64x64", "tf32x3_gemm_nn_128x128"],
-        ["tf32x3_gemm_nt_64x64", "tf32x3_gemm_nt_128x128"],
-        ["tf32x3_gemm_tn_64x64", "tf32x3_gemm_tn_128x128"],
+        ["tf32x3_gemm_nn_64x64", "tf32x3_gemm_nn_128x128", ""],
+        ["tf32x3_gemm_nt_64x64", "tf32x3_gemm_nt_128x128", ""],
+        ["tf32x3_gemm_tn_64x64", "tf32x3_gemm_tn_128x128", ""],
     ],
     [
-        ["bf16_gemm_nn_64x64", "bf16_gemm_nn_128x128"],
-        ["bf16_gemm_nt_64x64", "bf16_gemm_nt_128x128"],
-        ["bf16_gemm_tn_64x64", "bf16_gemm_tn_128x128"],
+        ["bf16_gemm_nn_64x64", "bf16_gemm_nn_128x128", "bf16_gemm_nn_wgmma"],
+        ["bf16_gemm_nt_64x64", "bf16_gemm_nt_128x128", "bf16_gemm_nt_wgmma"],
+        ["bf16_gemm_tn_64x64", "bf16_gemm_tn_128x128", "bf16_gemm_tn_wgmma"],
     ],
     [
-        ["f16_gemm_nn_64x64", "f16_gemm_nn_128x128"],
-        ["f16_gemm_nt_64x64", "f16_gemm_nt_128x128"],
-        ["f16_gemm_tn_64x64", "f16_gemm_tn_128x128"],
+        ["f16_gemm_nn_64x64", "f16_gemm_nn_128x128", "f16_gemm_nn_wgmma"],
+        ["f16_gemm_nt_64x64", "f16_gemm_nt_128x128", "f16_gemm_nt_wgmma"],
+        ["f16_gemm_tn_64x64", "f16_gemm_tn_128x128", "f16_gemm_tn_wgmma"],
     ],
 ];

@@ -1,4 +1,4 @@
-//! A recorded sequence of launches and copies, replayed by one call: the driver's part of a launch is paid once.
+//! A recorded sequence of launches, replayed by one call: the driver's part of each launch is paid once.
 
 use std::sync::Arc;
 
@@ -20,12 +20,8 @@ pub struct Graph {
 unsafe impl Send for Graph {}
 
 impl Cuda {
-    /// Records what `work` launches instead of running it. `work` may launch and copy asynchronously, neither allocate nor
-    /// wait; the addresses and numbers it passes are those of every replay.
-    ///
-    /// # Errors
-    /// Those of `work`, or the driver's where `work` does what cannot be recorded.
-    pub fn capture(&mut self, work: impl FnOnce(&mut Cuda) -> Result<()>) -> Result<Graph> {
+    /// [`Device::record`](super::Device::record).
+    pub(super) fn capture(&mut self, work: impl FnOnce(&mut Cuda) -> Result<()>) -> Result<Graph> {
         self.context().make_current()?;
         let stream = self.raw_stream();
         let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
@@ -51,13 +47,13 @@ impl Cuda {
         }
     }
 
-    /// Runs recorded work behind all work before.
+    /// [`Device::replay`](super::Device::replay).
     ///
     /// # Safety
-    /// Every buffer and pinned memory that was named while recording is alive until the work is done.
-    pub unsafe fn replay(&mut self, graph: &Graph) -> Result<()> {
+    /// As there.
+    pub(super) unsafe fn run_graph(&mut self, graph: &Graph) -> Result<()> {
         self.context().make_current()?;
-        // SAFETY: graph and stream are alive, of one context.
+        // SAFETY: graph and stream are alive, of one context; the memory is the caller's promise.
         unsafe { result::graph::launch(graph.run, self.raw_stream()) }.map_err(|e| refused("replay", e))
     }
 }

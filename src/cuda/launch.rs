@@ -1,6 +1,7 @@
 //! What a launch is, and what launches: the seam between the code that chooses kernels and the machine that runs them.
 
 use std::ffi::c_void;
+use std::ops::{DerefMut, Range};
 use std::ptr;
 
 use super::Arch;
@@ -114,11 +115,17 @@ impl Launch {
     }
 }
 
-/// A machine that holds memory and runs kernels in the order they are launched. Work is done when [`Device::download`]
-/// or [`Device::synchronize`] returns.
+/// A machine that holds memory and runs kernels and copies in the order they are launched. Work is done when
+/// [`Device::download`] or [`Device::synchronize`] returns.
 pub trait Device {
     /// Memory on the device, free again when dropped.
     type Buffer;
+
+    /// Memory of the host that the device copies from and to while the host goes on, free again when dropped.
+    type Host: DerefMut<Target = [u8]>;
+
+    /// Launches, recorded.
+    type Graph;
 
     /// The architecture whose images are loaded.
     fn arch(&self) -> Arch;
@@ -129,8 +136,14 @@ pub trait Device {
     /// New memory of that many bytes, not initialised, aligned to 256 bytes.
     fn alloc(&mut self, bytes: usize) -> Result<Self::Buffer>;
 
+    /// New memory of the host, zeroed, aligned to 8 bytes.
+    fn alloc_host(&mut self, bytes: usize) -> Result<Self::Host>;
+
     /// Its address on the device.
     fn address(&self, buffer: &Self::Buffer) -> u64;
+
+    /// Its size.
+    fn bytes(&self, buffer: &Self::Buffer) -> usize;
 
     /// Copies `src` to `offset` bytes behind the start of `dst`.
     fn upload(&mut self, dst: &mut Self::Buffer, offset: usize, src: &[u8]) -> Result<()>;
@@ -138,12 +151,36 @@ pub trait Device {
     /// Copies from `offset` bytes behind the start of `src`, after all work before.
     fn download(&mut self, src: &Self::Buffer, offset: usize, dst: &mut [u8]) -> Result<()>;
 
+    /// Begins to copy the first `bytes` of `src` to the start of `dst`.
+    ///
+    /// # Safety
+    /// `src` is neither changed nor dropped before the work is done.
+    unsafe fn upload_async(&mut self, dst: &mut Self::Buffer, src: &Self::Host, bytes: usize) -> Result<()>;
+
+    /// Begins to copy a range of `src`'s bytes to the start of `dst`, after all work before.
+    ///
+    /// # Safety
+    /// `dst` is neither read, changed nor dropped before the work is done.
+    unsafe fn download_async(&mut self, src: &Self::Buffer, range: Range<usize>, dst: &mut Self::Host) -> Result<()>;
+
     /// Launches a kernel behind all work before.
     ///
     /// # Safety
     /// `args` are the kernel's parameters in number, order and type; every element it touches lies in a live buffer of
     /// this device, which stays alive until the work is done.
     unsafe fn launch(&mut self, launch: &Launch, args: &Args) -> Result<()>;
+
+    /// Records what `work` launches in place of running it. `work` launches only: it neither allocates, copies nor waits.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    fn record(&mut self, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<Self::Graph>;
+
+    /// Runs recorded launches behind all work before.
+    ///
+    /// # Safety
+    /// What [`Device::launch`] asks for holds for each recorded launch now.
+    unsafe fn replay(&mut self, graph: &Self::Graph) -> Result<()>;
 
     /// Waits for all work.
     fn synchronize(&mut self) -> Result<()>;

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 /// Alignment of every piece in bytes: that of allocations, a multiple of every load and of a swizzled tile's row group.
-const ALIGN: usize = 256;
+pub(super) const ALIGN: usize = 256;
 
 /// A piece of the workspace, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,13 +13,16 @@ mod launch;
 mod layout;
 mod meta_step;
 mod module;
+mod peaks;
+pub mod rows;
 
 pub use arch::Arch;
 pub use buffer::{Buffer, Pinned};
 pub use driver::Cuda;
-pub use gemm::{Form, Gemm, Operand, Precision};
+pub use gemm::{Form, Gemm, Operand, Precision, Tiling};
 pub use graph::Graph;
 pub use launch::{Args, Device, Launch};
 pub use layout::{Layout, Span};
-pub use meta_step::{MetaStep, StepPlan};
+pub use meta_step::{MetaStep, StepPlan, StepTimes, step_bytes};
 pub use module::{Image, Resources, images, nvrtc_version};
+pub use peaks::{PeakSizes, Peaks};

@@ -1,4 +1,4 @@
-//! The choice between the two ways to a meta-gradient: asked for, or made by counted operations.
+//! What computes meta-gradients, and the choice between the two ways the CPU has: asked for, or made by counted operations.
 #![forbid(unsafe_code)]
 
 use super::{Dense, GramSpace, InnerLoop, Limits, MetaBatch, MetaGradient, Operations};
@@ -18,13 +18,58 @@ pub enum PathChoice {
     Dense,
 }
 
-/// A workspace of either form.
-pub enum Engine<T: KernelElement> {
-    /// In Gram space.
-    Gram(Box<GramSpace<T>>),
-    /// In the plain form.
-    Dense(Box<Dense<T>>),
+/// What computes meta-gradients: the CPU in one of its two ways, or a device.
+pub trait Engine<T: KernelElement> {
+    /// The meta-gradient of `batch`, as [`GramSpace::run`] says.
+    ///
+    /// # Errors
+    /// Where the batch does not fit model or plan, or the engine lacks a setting of the loop.
+    fn run(
+        &mut self,
+        params: &Params<T>,
+        batch: &MetaBatch<T>,
+        inner: &InnerLoop,
+        gradient: &mut MetaGradient<T>,
+    ) -> Result<()>;
+
+    /// Outputs of the last batch's query rows after adaptation, stacked.
+    fn query_outputs(&self) -> MatRef<'_, T>;
 }
+
+impl<T: KernelElement> Engine<T> for GramSpace<T> {
+    fn run(
+        &mut self,
+        params: &Params<T>,
+        batch: &MetaBatch<T>,
+        inner: &InnerLoop,
+        gradient: &mut MetaGradient<T>,
+    ) -> Result<()> {
+        GramSpace::run(self, params, batch, inner, gradient)
+    }
+
+    fn query_outputs(&self) -> MatRef<'_, T> {
+        GramSpace::query_outputs(self)
+    }
+}
+
+impl<T: KernelElement> Engine<T> for Dense<T> {
+    fn run(
+        &mut self,
+        params: &Params<T>,
+        batch: &MetaBatch<T>,
+        inner: &InnerLoop,
+        gradient: &mut MetaGradient<T>,
+    ) -> Result<()> {
+        Dense::run(self, params, batch, inner, gradient)
+    }
+
+    fn query_outputs(&self) -> MatRef<'_, T> {
+        Dense::query_outputs(self)
+    }
+}
+
+/// An engine of any kind.
+pub type BoxedEngine<'a, T> = Box<dyn Engine<T> + Send + 'a>;
 
 /// Which way was taken, and what that rests on.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,60 +84,35 @@ pub struct Explanation {
     pub bytes: usize,
 }
 
-impl<T: KernelElement> Engine<T> {
-    /// Chooses for batches like `batch`, and allocates the workspace for `limits`. Fails where the sizes overflow.
-    pub fn new(
-        cpu: &Cpu,
-        batch: &MetaBatch<T>,
-        shape: &MlpShape,
-        limits: Limits,
-        inner: &InnerLoop,
-        choice: PathChoice,
-    ) -> Result<(Self, Explanation)> {
-        let operations = Operations::of(shape, batch, inner);
-        let fewer = |a: u64, b: u64| format!("{:.2} times fewer operations", b as f64 / a.max(1) as f64);
-        let (gram, reason) = match (choice, inner.needs_plain_form()) {
-            (PathChoice::Gram, _) => (true, "it was asked for".to_string()),
-            (PathChoice::Dense, _) => (false, "it was asked for".to_string()),
-            (PathChoice::Auto, Some(why)) => (false, why.to_string()),
-            (PathChoice::Auto, None) if operations.gram <= operations.dense => {
-                (true, fewer(operations.gram, operations.dense))
-            }
-            (PathChoice::Auto, None) => (false, fewer(operations.dense, operations.gram)),
-        };
-        let engine = if gram {
-            Engine::Gram(Box::new(GramSpace::new(cpu, shape, limits)?))
-        } else {
-            Engine::Dense(Box::new(Dense::new(cpu, shape, limits)?))
-        };
-        let (path, bytes) = match &engine {
-            Engine::Gram(gram) => ("gram", gram.plan().bytes()),
-            Engine::Dense(_) => ("dense", Dense::<T>::planned_bytes(cpu, shape, &limits)?),
-        };
-        Ok((engine, Explanation { path, reason, operations, bytes }))
-    }
-
-    /// The meta-gradient of `batch`, as [`GramSpace::run`] says.
-    pub fn run(
-        &mut self,
-        params: &Params<T>,
-        batch: &MetaBatch<T>,
-        inner: &InnerLoop,
-        gradient: &mut MetaGradient<T>,
-    ) -> Result<()> {
-        match self {
-            Engine::Gram(gram) => gram.run(params, batch, inner, gradient),
-            Engine::Dense(dense) => dense.run(params, batch, inner, gradient),
+/// Chooses a way on the CPU for batches like `batch`, and allocates the workspace for `limits`. Fails where the sizes
+/// overflow.
+pub fn choose<T: KernelElement>(
+    cpu: &Cpu,
+    batch: &MetaBatch<T>,
+    shape: &MlpShape,
+    limits: Limits,
+    inner: &InnerLoop,
+    choice: PathChoice,
+) -> Result<(BoxedEngine<'static, T>, Explanation)> {
+    let operations = Operations::of(shape, batch, inner);
+    let fewer = |a: u64, b: u64| format!("{:.2} times fewer operations", b as f64 / a.max(1) as f64);
+    let (gram, reason) = match (choice, inner.needs_plain_form()) {
+        (PathChoice::Gram, _) => (true, "it was asked for".to_string()),
+        (PathChoice::Dense, _) => (false, "it was asked for".to_string()),
+        (PathChoice::Auto, Some(why)) => (false, why.to_string()),
+        (PathChoice::Auto, None) if operations.gram <= operations.dense => {
+            (true, fewer(operations.gram, operations.dense))
         }
+        (PathChoice::Auto, None) => (false, fewer(operations.dense, operations.gram)),
+    };
+    if gram {
+        let gram = GramSpace::new(cpu, shape, limits)?;
+        let found = Explanation { path: "gram", reason, operations, bytes: gram.plan().bytes() };
+        return Ok((Box::new(gram), found));
     }
-
-    /// Outputs of the last batch's query rows after adaptation, stacked.
-    pub fn query_outputs(&self) -> MatRef<'_, T> {
-        match self {
-            Engine::Gram(gram) => gram.query_outputs(),
-            Engine::Dense(dense) => dense.query_outputs(),
-        }
-    }
+    let bytes = Dense::<T>::planned_bytes(cpu, shape, &limits)?;
+    let found = Explanation { path: "dense", reason, operations, bytes };
+    Ok((Box::new(Dense::new(cpu, shape, limits)?), found))
 }
 
 impl std::fmt::Display for Explanation {

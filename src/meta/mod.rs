@@ -28,7 +28,7 @@ mod scatter;
 
 pub use batch::{BatchTargets, EpisodeSet, Inputs, MetaBatch};
 pub use dense::Dense;
-pub use engine::{Engine, Explanation, PathChoice};
+pub use engine::{BoxedEngine, Engine, Explanation, PathChoice, choose};
 pub use gram_space::GramSpace;
 use gram_space::dot;
 pub use inner::{Adapt, ConjugateGradient, InnerLoop, InnerMemory, Order, Rates, Start, Update};

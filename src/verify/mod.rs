@@ -15,7 +15,7 @@ mod reference;
 use crate::cpu::{Cpu, KernelElement};
 use crate::error::{Error, Result};
 use crate::meta::{
-    Adapt, ConjugateGradient, Dense, Engine, InnerLoop, Limits, MetaGradient, Order, PathChoice, Rates, Start, Update,
+    Adapt, ConjugateGradient, Dense, InnerLoop, Limits, MetaGradient, Order, PathChoice, Rates, Start, Update, choose,
 };
 use crate::model::{InputKind, Params};
 use crate::rng::{Purpose, Rng};
@@ -212,7 +212,7 @@ fn engine_gradient<T: KernelElement>(
         };
         let limits = Limits::of(batch, inner);
         let mut g = MetaGradient::new(&p.shape, &limits);
-        Engine::new(cpu, batch, &p.shape, limits, inner, choice)?.0.run(&theta, batch, inner, &mut g)?;
+        choose(cpu, batch, &p.shape, limits, inner, choice)?.0.run(&theta, batch, inner, &mut g)?;
         let weights = [g.dense_first(&p.shape), g.bias, g.head].concat();
         Ok(weights.iter().map(|x| x.to_f64()).chain(g.rates).collect())
     })

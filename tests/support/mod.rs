@@ -2,9 +2,13 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod cases;
+#[cfg(feature = "cuda")]
+pub mod check_device;
 pub mod check_product;
 pub mod check_rows;
 pub mod check_sums;
+#[cfg(feature = "cuda")]
+pub mod edit;
 #[cfg(target_os = "linux")]
 pub mod guarded;
 pub mod oracle;

@@ -106,13 +106,20 @@ impl<T: Element> Padded<T> {
         self.values().into_iter().map(f64::to_bits).collect()
     }
 
+    /// Where something was written outside the matrix, and what.
+    pub fn written_outside(&self) -> Option<(usize, T)> {
+        let inside = |at: usize| {
+            let place = at.checked_sub(self.offset).map(|p| (p / self.ld.max(1), p % self.ld.max(1)));
+            place.is_some_and(|(row, col)| row < self.rows && col < self.cols)
+        };
+        let changed = |&(at, x): &(usize, T)| !inside(at) && bits(x) != bits(frame::<T>());
+        self.data.iter().copied().enumerate().find(changed)
+    }
+
     /// Panics if something was written outside the matrix.
     pub fn assert_frame(&self, what: &str) {
-        for (at, &x) in self.data.iter().enumerate() {
-            let inside = at
-                .checked_sub(self.offset)
-                .is_some_and(|p| p / self.ld.max(1) < self.rows && p % self.ld.max(1) < self.cols);
-            assert!(inside || bits(x) == bits(frame::<T>()), "{what}: {x} was written outside, at {at}");
+        if let Some((at, x)) = self.written_outside() {
+            panic!("{what}: {x} was written outside, at {at}");
         }
     }
 }

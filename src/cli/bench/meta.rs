@@ -7,14 +7,16 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
+use super::gpu;
 use super::problem::{Problem, Sizes};
 use super::timing::{Times, peak_gflops};
 use crate::case::Case;
-use crate::cli::grad::{DtypeArg, PathArg};
+use crate::cli::device::DeviceArg;
+use crate::cli::grad::{DtypeArg, PathArg, refuse_on_gpu};
 use crate::cli::{cpu, output_error};
 use crate::cpu::KernelElement;
 use crate::error::{Error, Result};
-use crate::meta::{Engine, InnerLoop, Limits, MetaGradient, Order};
+use crate::meta::{InnerLoop, Limits, MetaGradient, Order, choose};
 use crate::model::{InputKind, MlpShape};
 
 /// Time one meta-step of MAML.
@@ -60,6 +62,9 @@ pub struct Meta {
     /// Threads
     #[arg(long, value_name = "K", default_value_t = 1)]
     threads: usize,
+    /// Where: cpu, or an NVIDIA GPU by its number, as in cuda:0 (f32; a build with CUDA)
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    device: DeviceArg,
     /// 2: exact; 1: FOMAML
     #[arg(long, value_name = "1|2", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
     order: u8,
@@ -79,6 +84,13 @@ pub struct Meta {
 
 impl Meta {
     pub(super) fn run(&self, out: &mut dyn Write) -> Result<()> {
+        if let DeviceArg::Cuda(number) = self.device {
+            refuse_on_gpu(self.dtype == DtypeArg::F64, self.path)?;
+            let (problem, steps, lr) = self.problem::<f32>()?;
+            let object = gpu::measure(number, &problem, &self.inner(steps, lr), self.reps as usize)?;
+            let text = if self.json { object.to_string() } else { gpu::text(&object) };
+            return writeln!(out, "{text}").map_err(output_error);
+        }
         match self.dtype {
             DtypeArg::F32 => self.measure::<f32>(out),
             DtypeArg::F64 => self.measure::<f64>(out),
@@ -88,12 +100,11 @@ impl Meta {
     fn measure<T: KernelElement>(&self, out: &mut dyn Write) -> Result<()> {
         let (problem, steps, lr) = self.problem::<T>()?;
         let (cpu, batch) = (cpu()?.threads(self.threads)?, problem.batch()?);
-        let order = if self.order == 2 { Order::Second } else { Order::First };
-        let inner = InnerLoop::sgd(steps, lr, order);
+        let inner = self.inner(steps, lr);
         let (limits, shape) = (Limits::of(&batch, &inner), &problem.params.shape);
         let mut gradient = MetaGradient::<T>::new(shape, &limits);
         let gradient_bytes = (gradient.first.len() + gradient.bias.len() + gradient.head.len()) * size_of::<T>();
-        let (mut engine, found) = Engine::new(&cpu, &batch, shape, limits, &inner, self.path.choice())?;
+        let (mut engine, found) = choose(&cpu, &batch, shape, limits, &inner, self.path.choice())?;
         let peak = peak_gflops::<T>(&cpu);
         let times = cpu
             .install(|| Times::of(self.reps as usize, || engine.run(&problem.params, &batch, &inner, &mut gradient)))?;
@@ -124,6 +135,10 @@ impl Meta {
             100.0 * gflops / peak,
         );
         writeln!(out, "{text}").map_err(output_error)
+    }
+
+    fn inner(&self, steps: usize, lr: f64) -> InnerLoop<'static> {
+        InnerLoop::sgd(steps, lr, if self.order == 2 { Order::Second } else { Order::First })
     }
 
     /// The problem, its steps and their rate.

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod gemm;
+mod gpu;
 mod kernels;
 mod meta;
 mod problem;

@@ -4,40 +4,41 @@
 //!
 //! Of an embedding table only the rows that occur are on the device: memory and time do not depend on the vocabulary.
 
+mod launches;
 mod plan;
 mod staging;
-
-use std::ops::Range;
+mod times;
 
 pub use plan::StepPlan;
+pub use times::{StepTimes, step_bytes};
 
-use super::{Args, Device, Form, Gemm, Launch, Operand, Precision};
+use super::{Device, Precision};
 use crate::backend::matrix;
 use crate::error::{Error, Result};
 use crate::meta::{
-    Adapt, BatchTargets, InnerLoop, Limits, MetaBatch, MetaGradient, Order, Outcome, Rates, Start, Update,
+    Adapt, BatchTargets, Engine, InnerLoop, Limits, MetaBatch, MetaGradient, Order, Outcome, Rates, Start, Update,
 };
 use crate::model::{InputKind, MlpShape, Params};
 use crate::view::MatRef;
-use plan::THREADS;
+use launches::{Launches, Work};
+use plan::episode_len;
 use staging::Staging;
 
 /// Computes meta-gradients on a device; owns all memory they need, there and here.
+///
+/// A step is one upload, the launches and one download, and waits once. Its launches are recorded when the same sizes and
+/// settings come a second time in a row, and then replayed as one; a steady state allocates nothing anywhere.
 pub struct MetaStep<D: Device> {
-    device: D,
     plan: StepPlan,
     memory: D::Buffer,
-    staging: Staging,
+    staging: Staging<D::Host>,
+    /// What is downloaded.
+    results: D::Host,
     precision: Precision,
+    last: Option<Work>,
+    recorded: Option<(Work, D::Graph)>,
     out_rows: usize,
-}
-
-/// One batch's sizes.
-#[derive(Clone, Copy)]
-struct Sizes {
-    episodes: usize,
-    query: usize,
-    support: usize,
+    device: D,
 }
 
 impl<D: Device> MetaStep<D> {
@@ -48,8 +49,28 @@ impl<D: Device> MetaStep<D> {
     pub fn new(mut device: D, shape: &MlpShape, limits: Limits) -> Result<Self> {
         let plan = StepPlan::new(shape, limits, device.shared_limit())?;
         let memory = device.alloc(plan.bytes())?;
-        let staging = Staging::new(&plan);
-        Ok(Self { device, plan, memory, staging, precision: Precision::F32, out_rows: 0 })
+        Self::in_memory(device, plan, memory)
+    }
+
+    /// In memory the caller brings: at least [`StepPlan::bytes`] of `device`, whose start is a multiple of 256.
+    ///
+    /// # Errors
+    /// [`Error::Layout`] where it is too small or not aligned, [`Error::Config`] where the plan is of a device with more
+    /// shared memory.
+    pub fn in_memory(mut device: D, plan: StepPlan, memory: D::Buffer) -> Result<Self> {
+        let (address, bytes, wanted) = (device.address(&memory), device.bytes(&memory), plan.bytes());
+        if bytes < wanted || !address.is_multiple_of(256) {
+            let detail = format!("{bytes} bytes at {address:#x}; wanted {wanted} from a multiple of 256");
+            return Err(Error::Layout { op: "meta-step", detail });
+        }
+        let (needed, limit) = (plan.shared_bytes(), device.shared_limit());
+        if needed > limit as usize {
+            return Err(Error::config("plan", format!("{needed} bytes of shared memory; this device has {limit}")));
+        }
+        let staging = Staging::new(&plan, device.alloc_host(plan.uploaded(plan.table[0]))?);
+        let results = device.alloc_host(plan.downloaded(Some(plan.table[0])).len())?;
+        let (precision, last, recorded) = (Precision::F32, None, None);
+        Ok(Self { plan, memory, staging, results, precision, last, recorded, out_rows: 0, device })
     }
 
     /// How the two large products are taken; f32 unless said otherwise.
@@ -69,9 +90,19 @@ impl<D: Device> MetaStep<D> {
         &self.plan
     }
 
+    /// The device it runs on.
+    pub fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// Gives the device back.
+    pub fn into_device(self) -> D {
+        self.device
+    }
+
     /// Outputs of the last batch's query rows after adaptation, stacked.
     pub fn query_outputs(&self) -> MatRef<'_, f32> {
-        matrix(&self.staging.out, self.out_rows, self.plan.shape.outputs())
+        matrix(self.result(self.plan.spans.out), self.out_rows, self.plan.shape.outputs())
     }
 
     /// What [`GramSpace::run`](crate::meta::GramSpace::run) does, for the settings the kernels have: classes as targets,
@@ -88,23 +119,45 @@ impl<D: Device> MetaStep<D> {
         gradient: &mut MetaGradient<f32>,
     ) -> Result<()> {
         self.check(params, batch, inner)?;
-        let sizes = Sizes {
-            episodes: batch.episodes(),
-            query: batch.query.inputs.rows(),
-            support: batch.support.inputs.rows(),
-        };
-        if inner.order != Order::Evaluate {
+        let work = Work::of(batch, inner)?;
+        if work.has_gradient() {
             gradient.check(&params.shape, self.plan.limits.row_count(&params.shape).min(batch_nnz(batch)))?;
         }
-        self.staging.fill(&self.plan, params, batch, used_rows(inner, sizes));
-        self.device.upload(&mut self.memory, 0, self.staging.bytes())?;
-        self.first_layer(sizes)?;
-        self.grams(sizes, inner)?;
-        self.episodes(sizes, inner)?;
-        if inner.order != Order::Evaluate {
-            self.gather(sizes, used_rows(inner, sizes))?;
+        self.staging.fill(&self.plan, params, batch, work.used_rows());
+        if work.episodes == 0 {
+            self.results.fill(0);
+        } else {
+            let begun = self.begin(work);
+            // Whatever was begun reads or writes memory of this value.
+            self.device.synchronize()?;
+            begun?;
         }
-        self.collect(sizes, inner, gradient)
+        self.collect(work, gradient);
+        Ok(())
+    }
+
+    /// Runs the launches of the last batch again, all or those of the episodes alone, `times` times: for measurement. What
+    /// the device holds then is no result.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where no batch was run, [`Error::Device`] where the device refuses.
+    pub fn repeat(&mut self, times: usize, episodes_alone: bool) -> Result<()> {
+        let work = self.last.ok_or_else(|| Error::config("repeat", "no batch was run"))?;
+        for _ in 0..times {
+            if episodes_alone {
+                let (launches, device) = self.launches(work);
+                launches.episodes(device)?;
+            } else {
+                self.compute(work)?;
+            }
+        }
+        self.device.synchronize()
+    }
+
+    /// The launches of a batch, and what they run on.
+    fn launches(&mut self, work: Work) -> (Launches<'_>, &mut D) {
+        let base = self.device.address(&self.memory);
+        (Launches { plan: &self.plan, base, precision: self.precision, work }, &mut self.device)
     }
 
     fn check(&self, params: &Params<f32>, batch: &MetaBatch<f32>, inner: &InnerLoop) -> Result<()> {
@@ -117,255 +170,91 @@ impl<D: Device> MetaStep<D> {
             return Err(Error::config("device", format!("the kernels have no {what}; the CPU has")));
         }
         let (planned, found) = (&self.plan.limits, Limits::of(batch, inner));
-        let steps_fit = found.inner.saved_steps <= planned.inner.saved_steps
-            && (planned.inner.last_layer == found.inner.last_layer || inner.order == Order::Evaluate);
-        if planned.covers(&found) && steps_fit {
+        let episode_fits = episode_len(&params.shape, &found) <= self.plan.episode_len as u128;
+        if planned.covers(&found) && episode_fits && inner.steps <= i32::MAX as usize {
             return Ok(());
         }
         Err(Error::shape("meta-step", format!("{found:?} exceeds the plan's {planned:?}")))
     }
 
-    fn base(&self) -> u64 {
-        self.device.address(&self.memory)
+    /// Begins the copies and all work between.
+    fn begin(&mut self, work: Work) -> Result<()> {
+        let (src, bytes) = self.staging.upload(&self.plan);
+        // SAFETY: `run` waits before it returns, and nothing touches what is copied before that.
+        unsafe { self.device.upload_async(&mut self.memory, src, bytes)? };
+        self.compute(work)?;
+        let rows = if self.plan.shape.kind == InputKind::Bag { self.staging.rows.len() } else { self.plan.table[0] };
+        let range = self.plan.downloaded(work.has_gradient().then_some(rows));
+        // SAFETY: as above.
+        unsafe { self.device.download_async(&self.memory, range, &mut self.results) }
     }
 
-    /// Z = X W1^T + b1 of all query and support rows.
-    fn first_layer(&mut self, sizes: Sizes) -> Result<()> {
-        let (base, spans, shape) = (self.base(), &self.plan.spans, &self.plan.shape);
-        let (rows, h, d) = (sizes.query + sizes.support, shape.hidden(), shape.input);
-        if rows == 0 {
-            return Ok(());
+    /// The launches: replayed where they are recorded, recorded where they come a second time in a row.
+    fn compute(&mut self, work: Work) -> Result<()> {
+        let again = self.last.replace(work) == Some(work);
+        if again && self.recorded.as_ref().is_none_or(|(of, _)| *of != work) {
+            let (launches, device) = self.launches(work);
+            let graph = device.record(|device| launches.all(device))?;
+            self.recorded = Some((work, graph));
         }
-        if shape.kind == InputKind::Bag {
-            let args = Args::new()
-                .ptr(spans.offsets.at(base))
-                .ptr(spans.tokens.at(base))
-                .ptr(spans.inputs.at(base))
-                .ptr(spans.first.at(base))
-                .i32(h as i32)
-                .ptr(spans.bias.at(base))
-                .ptr(spans.z.at(base));
-            let launch = row_launch("bag_f32", rows, h);
-            // SAFETY: offsets, tokens and weights were uploaded for these rows, tokens name uploaded rows of the table,
-            // and `z` has rows x h elements.
-            return unsafe { self.device.launch(&launch, &args) };
+        if let Some((of, graph)) = &self.recorded
+            && *of == work
+        {
+            // SAFETY: the launches are those of this plan's memory, which is alive; see `Launches`.
+            return unsafe { self.device.replay(graph) };
         }
-        let operand = |address, ld| Operand { address, ld, stride: 0 };
-        let gemm = Gemm {
-            form: Form::Nt,
-            precision: self.precision,
-            m: rows,
-            n: h,
-            k: d,
-            batch: 1,
-            alpha: 1.0,
-            beta: 0.0,
-            a: operand(spans.inputs.at(base), d),
-            b: operand(spans.first.at(base), d),
-            c: operand(spans.z.at(base), h),
-            bias: spans.bias.at(base),
-            relu: false,
-        };
-        // SAFETY: the plan made the pieces of these sizes, and they do not overlap.
-        unsafe { gemm.run(&mut self.device) }
+        let (launches, device) = self.launches(work);
+        launches.all(device)
     }
 
-    /// G and G' of each episode, where the first layer is adapted.
-    fn grams(&mut self, sizes: Sizes, inner: &InnerLoop) -> Result<()> {
-        let frozen = inner.adapt == Adapt::Last && self.plan.shape.layers() > 1;
-        if frozen || inner.steps == 0 || sizes.episodes == 0 {
-            return Ok(());
-        }
-        let (base, spans, limits) = (self.base(), &self.plan.spans, &self.plan.limits);
-        let n = limits.support;
-        let sides = [
-            (spans.query_rows, 0, spans.gram_query, limits.query),
-            (spans.support_rows, sizes.query, spans.gram, limits.support),
-        ];
-        let launches = sides.map(|(rows, skipped, dst, m)| {
-            let args = Args::new().ptr(rows.at(base)).ptr(spans.support_rows.at(base));
-            match self.plan.shape.kind {
-                InputKind::Dense => {
-                    let at = |skipped: usize| spans.inputs.at(base) + (4 * skipped * self.plan.shape.input) as u64;
-                    let args = args.ptr(at(skipped)).ptr(at(sizes.query)).i32(self.plan.shape.input as i32);
-                    let tiles = m.div_ceil(32) * n.div_ceil(32);
-                    let grid = [tiles.max(1) as u32, sizes.episodes as u32, 1];
-                    let launch = Launch { kernel: "gram", grid, block: [THREADS, 1, 1], shared: 0 };
-                    (launch, args.ptr(dst.at(base)).i64((m * n) as i64))
-                }
-                InputKind::Bag => {
-                    let bags = |args: Args, skipped: usize| {
-                        let offsets = spans.offsets.at(base) + 4 * skipped as u64;
-                        args.ptr(offsets).ptr(spans.tokens.at(base)).ptr(spans.inputs.at(base))
-                    };
-                    let args = bags(bags(args, skipped), sizes.query);
-                    let grid = [(m * n).div_ceil(128).max(1) as u32, sizes.episodes as u32, 1];
-                    let launch = Launch { kernel: "gram_bags", grid, block: [128, 1, 1], shared: 0 };
-                    (launch, args.ptr(dst.at(base)).i64((m * n) as i64))
-                }
-            }
-        });
-        launches.iter().try_for_each(|(launch, args)| {
-            // SAFETY: row bounds lie within the uploaded inputs; an episode's matrix has at most m x n elements.
-            unsafe { self.device.launch(launch, args) }
-        })
+    /// A piece of what was downloaded.
+    fn result<T: bytemuck::Pod>(&self, span: super::Span) -> &[T] {
+        let at = span.offset - self.plan.spans.losses.offset;
+        bytemuck::cast_slice(&self.results[at..at + span.bytes])
     }
 
-    /// All inner steps, query passes and sweeps.
-    fn episodes(&mut self, sizes: Sizes, inner: &InnerLoop) -> Result<()> {
-        let (base, spans, limits, shape) = (self.base(), &self.plan.spans, &self.plan.limits, &self.plan.shape);
-        let Rates::Same(lr) = inner.rates else { return Err(Error::config("rates", "one is needed")) };
-        let z_support = spans.z.at(base) + (4 * sizes.query * shape.hidden()) as u64;
-        let args = Args::new()
-            .ptr(spans.widths.at(base))
-            .i32(shape.layers() as i32)
-            .ptr(spans.support_rows.at(base))
-            .ptr(spans.query_rows.at(base))
-            .ptr(spans.support_labels.at(base))
-            .ptr(spans.query_labels.at(base))
-            .ptr(spans.gram.at(base))
-            .i64((limits.support * limits.support) as i64)
-            .ptr(spans.gram_query.at(base))
-            .i64((limits.query * limits.support) as i64)
-            .ptr(z_support)
-            .ptr(spans.z.at(base))
-            .ptr(spans.head.at(base))
-            .i32(inner.steps as i32)
-            .f32(lr as f32)
-            .i32(order_number(inner.order))
-            .i32(i32::from(inner.adapt == Adapt::Last))
-            .ptr(spans.out.at(base))
-            .ptr(spans.rows.at(base))
-            .i32(self.plan.row_len() as i32)
-            .ptr(spans.losses.at(base))
-            .ptr(spans.finite.at(base));
-        let (kernel, args) = if self.plan.shared {
-            ("episode_shared", args)
-        } else {
-            ("episode_global", args.ptr(spans.workspace.at(base)).i64(self.plan.episode_len as i64))
-        };
-        let shared = self.plan.shared_bytes() as u32;
-        let launch = Launch { kernel, grid: [sizes.episodes.max(1) as u32, 1, 1], block: [THREADS, 1, 1], shared };
-        if sizes.episodes == 0 {
-            return Ok(());
-        }
-        // SAFETY: every piece has the plan's size, which covers the batch (checked); labels are classes (validated).
-        unsafe { self.device.launch(&launch, &args) }
-    }
-
-    /// dW1, and the mean of the episodes' rows.
-    fn gather(&mut self, sizes: Sizes, used: Range<usize>) -> Result<()> {
-        let (base, spans, shape) = (self.base(), &self.plan.spans, &self.plan.shape);
-        let (h, d, mean) = (shape.hidden(), shape.input, 1.0 / sizes.episodes.max(1) as f32);
-        if shape.kind == InputKind::Bag {
-            let args = Args::new()
-                .ptr(spans.runs.at(base))
-                .ptr(spans.examples.at(base))
-                .ptr(spans.shares.at(base))
-                .ptr(spans.z.at(base))
-                .i32(h as i32)
-                .ptr(0)
-                .ptr(spans.dfirst.at(base));
-            let launch = row_launch("bag_f32", self.staging.rows.len(), h);
-            if !self.staging.rows.is_empty() {
-                // SAFETY: runs, examples and shares were uploaded for these rows; examples are rows of `z`.
-                unsafe { self.device.launch(&launch, &args)? };
-            }
-        } else {
-            let at = |span: super::Span, ld: usize| {
-                let address = span.at(base) + (4 * used.start * ld) as u64;
-                Operand { address, ld, stride: 0 }
-            };
-            let gemm = Gemm {
-                form: Form::Tn,
-                precision: self.precision,
-                m: h,
-                n: d,
-                k: used.len(),
-                batch: 1,
-                alpha: mean,
-                beta: 0.0,
-                a: at(spans.z, h),
-                b: at(spans.inputs, d),
-                c: Operand { address: spans.dfirst.at(base), ld: d, stride: 0 },
-                bias: 0,
-                relu: false,
-            };
-            // SAFETY: `used` are rows of `z` and of the inputs; `dfirst` has h x d elements.
-            unsafe { gemm.run(&mut self.device)? };
-        }
-        let len = self.plan.row_len();
-        let args = Args::new()
-            .i32(sizes.episodes as i32)
-            .i64(len as i64)
-            .f32(mean)
-            .ptr(spans.rows.at(base))
-            .ptr(spans.mean.at(base));
-        let blocks = len.div_ceil(THREADS as usize) as u32;
-        let launch = Launch { kernel: "sum_rows", grid: [blocks, 1, 1], block: [THREADS, 1, 1], shared: 0 };
-        // SAFETY: the episode kernel wrote `episodes` rows of `len` numbers; `mean` has `len`.
-        unsafe { self.device.launch(&launch, &args) }
-    }
-
-    /// Results to the host.
-    fn collect(&mut self, sizes: Sizes, inner: &InnerLoop, gradient: &mut MetaGradient<f32>) -> Result<()> {
-        let (spans, shape) = (&self.plan.spans, &self.plan.shape);
-        let (t, h) = (sizes.episodes, shape.hidden());
-        gradient.query_loss.clear();
-        gradient.query_loss.resize(t, 0.0);
+    /// Results to where the caller wants them.
+    fn collect(&mut self, work: Work, gradient: &mut MetaGradient<f32>) {
+        let (spans, t, h) = (self.plan.spans, work.episodes, self.plan.shape.hidden());
+        self.out_rows = work.query;
         gradient.rates.clear();
-        self.out_rows = sizes.query;
-        let mut fetch = |span: super::Span, dst: &mut [f32]| {
-            self.device.download(&self.memory, span.offset, bytemuck::cast_slice_mut(dst))
-        };
-        fetch(spans.losses, &mut gradient.query_loss)?;
-        fetch(spans.out, &mut self.staging.out[..sizes.query * shape.outputs()])?;
-        let finite = &mut self.staging.finite[..t];
-        finite.fill(1);
-        if inner.order != Order::Evaluate {
-            let mean = &mut self.staging.mean;
-            fetch(spans.mean, mean)?;
+        gradient.query_loss.clear();
+        gradient.query_loss.extend_from_slice(&self.result(spans.losses)[..t]);
+        if work.has_gradient() {
+            let mean = self.result::<f32>(spans.mean);
             gradient.bias.copy_from_slice(&mean[..h]);
             gradient.head.copy_from_slice(&mean[h..]);
-            let len = match shape.kind {
-                InputKind::Dense => shape.first_len(),
-                InputKind::Bag => self.staging.rows.len() * h,
-            };
-            fetch(spans.dfirst, &mut gradient.first[..len])?;
-            self.device.download(&self.memory, spans.finite.offset, bytemuck::cast_slice_mut(finite))?;
+            let bag = self.plan.shape.kind == InputKind::Bag;
+            let len = if bag { self.staging.rows.len() * h } else { self.plan.shape.first_len() };
+            gradient.first[..len].copy_from_slice(&self.result(spans.dfirst)[..len]);
             gradient.rows.clear();
             gradient.rows.extend_from_slice(&self.staging.rows);
         }
+        let flags = &self.result::<u32>(spans.finite)[..t];
+        // An evaluation has no row that could be other than finite.
+        let ends = gradient
+            .query_loss
+            .iter()
+            .zip(flags)
+            .map(|(loss, &good)| Outcome::of(loss.is_finite() && (good != 0 || !work.has_gradient()), true));
         gradient.outcomes.clear();
-        let ends = gradient.query_loss.iter().zip(&self.staging.finite);
-        gradient.outcomes.extend(ends.map(|(loss, &good)| Outcome::of(loss.is_finite() && good != 0, true)));
-        Ok(())
+        gradient.outcomes.extend(ends);
     }
 }
 
-/// A block for each of `rows`, threads for their columns.
-fn row_launch(kernel: &'static str, rows: usize, columns: usize) -> Launch {
-    let threads = columns.next_multiple_of(32).min(256) as u32;
-    Launch { kernel, grid: [rows as u32, 1, 1], block: [threads, 1, 1], shared: 0 }
-}
-
-/// `Order` in `kernels/episode.cu`.
-fn order_number(order: Order) -> i32 {
-    match order {
-        Order::Second => 0,
-        Order::First => 1,
-        Order::Displacement => 2,
-        Order::Evaluate | Order::Implicit(_) => 3,
+impl<D: Device> Engine<f32> for MetaStep<D> {
+    fn run(
+        &mut self,
+        params: &Params<f32>,
+        batch: &MetaBatch<f32>,
+        inner: &InnerLoop,
+        gradient: &mut MetaGradient<f32>,
+    ) -> Result<()> {
+        MetaStep::run(self, params, batch, inner, gradient)
     }
-}
 
-/// The stacked rows (queries, then supports) whose inputs enter the first layer's gradient.
-fn used_rows(inner: &InnerLoop, sizes: Sizes) -> Range<usize> {
-    let all = sizes.query + sizes.support;
-    match inner.order {
-        Order::Second if inner.steps > 0 => 0..all,
-        Order::Displacement => sizes.query..all,
-        _ => 0..sizes.query,
+    fn query_outputs(&self) -> MatRef<'_, f32> {
+        MetaStep::query_outputs(self)
     }
 }
 

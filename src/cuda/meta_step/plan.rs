@@ -1,6 +1,9 @@
 //! The sizes of a meta-step on a device: every piece of memory, before any of it is taken.
 #![forbid(unsafe_code)]
 
+use std::ops::Range;
+
+use crate::cuda::layout::ALIGN;
 use crate::cuda::{Layout, Span};
 use crate::error::{Error, Result};
 use crate::meta::Limits;
@@ -9,40 +12,38 @@ use crate::model::{InputKind, MlpShape};
 /// Threads of a block of the episode kernel, as its launch bounds say.
 pub(super) const THREADS: u32 = 256;
 
+/// The kernels count in 32 bits with a sign.
+const MOST: usize = i32::MAX as usize;
+
 /// Lanes of a warp.
-const WARP: usize = 32;
+const WARP: u128 = 32;
 
 /// A row stride that is odd, so that a column's elements lie in different banks of shared memory.
 fn odd(n: usize) -> usize {
     n | 1
 }
 
-/// How far an episode is differentiated, as far as its memory depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Depth {
-    /// Steps whose values are kept.
-    pub saved: usize,
-    /// Only the last layer is adapted, and there are others.
-    pub frozen: bool,
-}
-
-/// Numbers in an episode's memory with n support and m query rows: the pieces of `Memory` in `kernels/episode.cu`.
-pub(super) fn episode_len(shape: &MlpShape, n: usize, m: usize, depth: Depth) -> usize {
-    let strides = shape.widths.iter().map(|&w| odd(w)).collect::<Vec<_>>();
-    let (first, last) = (strides[0], strides[strides.len() - 1]);
-    let hidden = strides[..strides.len() - 1].iter().sum::<usize>();
+/// Numbers in the memory of an episode of the largest size: the pieces of `Memory` in `kernels/episode.cu`.
+/// In a type that sizes below 2^31 cannot overflow.
+pub(super) fn episode_len(shape: &MlpShape, limits: &Limits) -> u128 {
+    let (n, m, saved) = (limits.support as u128, limits.query as u128, limits.inner.saved_steps as u128);
+    let frozen = limits.inner.last_layer && shape.layers() > 1;
+    let stride = |l: usize| odd(shape.widths[l]) as u128;
+    let layers = shape.layers();
+    let (first, last) = (stride(0), stride(layers - 1));
+    let hidden = (0..layers - 1).map(stride).sum::<u128>();
     // The gradients of layers 2 to L; without a head, of layer 1.
-    let upper = if strides.len() > 1 { strides[1..].iter().sum() } else { first };
-    let head = shape.widths.windows(2).map(|w| w[1] * (odd(w[0]) + 1)).sum::<usize>();
-    let (slots, act_slots) = (depth.saved.max(1), if depth.frozen { 1 } else { depth.saved.max(1) });
-    let gram = if depth.frozen { 0 } else { n * odd(n) + n * first };
+    let upper = if layers > 1 { (1..layers).map(stride).sum() } else { first };
+    let head = (1..layers).map(|l| shape.widths[l] as u128 * (stride(l - 1) + 1)).sum::<u128>();
+    let (slots, act_slots) = (saved.max(1), if frozen { 1 } else { saved.max(1) });
+    let gram = if frozen { 0 } else { n * (n | 1) + n * first };
     let steps = act_slots * n * hidden + slots * n * (last + upper);
     let scratch = (m * (hidden + last)).max(n * (first + hidden + upper));
-    gram + steps + (depth.saved + 2) * head + m.max(WARP) + scratch
+    gram + steps + (saved + 2) * head + m.max(WARP) + scratch
 }
 
 /// Where everything lies: first what is uploaded, then what only the device sees, last what is downloaded.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Spans {
     pub widths: Span,
     pub query_rows: Span,
@@ -58,21 +59,21 @@ pub(super) struct Spans {
     pub runs: Span,
     pub examples: Span,
     pub shares: Span,
-    /// First layer's weights; of an embedding table the rows that occur.
-    pub first: Span,
     pub bias: Span,
     pub head: Span,
+    /// First layer's weights; of an embedding table the rows that occur. The last that is uploaded.
+    pub first: Span,
     /// Z'_0, then Z_0; later their adjoints.
     pub z: Span,
     pub gram: Span,
     pub gram_query: Span,
     pub rows: Span,
     pub workspace: Span,
-    /// The mean of `rows`; the first layer's gradient; losses, flags, outputs.
-    pub mean: Span,
+    /// Losses, whether each row is finite, outputs; the mean of `rows`; the first layer's gradient. All downloaded.
     pub losses: Span,
     pub finite: Span,
     pub out: Span,
+    pub mean: Span,
     pub dfirst: Span,
 }
 
@@ -82,8 +83,8 @@ pub struct StepPlan {
     pub(super) shape: MlpShape,
     pub(super) limits: Limits,
     pub(super) spans: Spans,
-    /// Bytes uploaded at most, from the start of the workspace.
-    pub(super) uploaded: usize,
+    /// Rows and columns of the first layer's weights; of an embedding table the rows that occur at most.
+    pub(super) table: [usize; 2],
     /// Numbers in the memory of the largest episode.
     pub(super) episode_len: usize,
     /// Whether that is shared memory.
@@ -98,16 +99,28 @@ impl StepPlan {
     /// [`Error::Config`] where sizes do not fit the kernels' 32-bit counts.
     pub fn new(shape: &MlpShape, limits: Limits, shared_limit: u32) -> Result<Self> {
         shape.validate()?;
-        let depth = Depth { saved: limits.inner.saved_steps, frozen: limits.inner.last_layer && shape.layers() > 1 };
-        let episode_len = episode_len(shape, limits.support, limits.query, depth);
-        let shared = episode_len.checked_mul(size_of::<f32>()).is_some_and(|bytes| bytes <= shared_limit as usize);
-        let mut layout = Layout::default();
-        let (spans, uploaded) = spans(&mut layout, shape, &limits, if shared { 0 } else { episode_len });
-        if layout.bytes() / size_of::<f32>() > i32::MAX as usize {
-            let detail = format!("{} bytes; the kernels count up to 2^31 numbers", layout.bytes());
-            return Err(Error::config("meta_batch", detail));
+        let too_large = |bytes: u128| {
+            Err(Error::config(
+                "meta_batch",
+                format!("{bytes} bytes on the device; its kernels count up to 2^31 numbers"),
+            ))
+        };
+        let sizes = [limits.episodes, limits.support, limits.query, limits.nnz, limits.inner.saved_steps, shape.input];
+        if let Some(&size) = sizes.iter().chain(&shape.widths).find(|&&size| size > MOST) {
+            return too_large(4 * size as u128);
         }
-        Ok(Self { shape: shape.clone(), limits, spans, uploaded, episode_len, shared, bytes: layout.bytes() })
+        let table = match shape.kind {
+            InputKind::Dense => [shape.hidden(), shape.input],
+            InputKind::Bag => [limits.row_count(shape), shape.hidden()],
+        };
+        let episode_len = episode_len(shape, &limits);
+        let shared = 4 * episode_len <= u128::from(shared_limit);
+        let (spans, numbers) = spans(shape, &limits, table, if shared { 0 } else { episode_len });
+        if numbers > MOST as u128 {
+            return too_large(4 * numbers);
+        }
+        let (bytes, episode_len) = (4 * numbers as usize, episode_len as usize);
+        Ok(Self { shape: shape.clone(), limits, spans, table, episode_len, shared, bytes })
     }
 
     /// The largest batch.
@@ -125,72 +138,95 @@ impl StepPlan {
         if self.shared { self.episode_len * size_of::<f32>() } else { 0 }
     }
 
+    /// Bytes of all that is uploaded, from the workspace's start, where `rows` rows of the first layer are there.
+    pub(super) fn uploaded(&self, rows: usize) -> usize {
+        self.spans.first.offset + 4 * rows * self.table[1]
+    }
+
+    /// Bytes of the workspace that are downloaded, where the first layer's gradient has `rows` rows; `None`: no gradient is.
+    pub(super) fn downloaded(&self, rows: Option<usize>) -> Range<usize> {
+        let Spans { losses, out, dfirst, .. } = self.spans;
+        losses.offset..rows.map_or(out.offset + out.bytes, |rows| dfirst.offset + 4 * rows * self.table[1])
+    }
+
     /// Numbers of an episode's gradient without the first layer's weights.
     pub(super) fn row_len(&self) -> usize {
         self.shape.hidden() + self.shape.head_len()
     }
 }
 
-/// Cuts the workspace; returns the pieces and the bytes up to the last that is uploaded.
-fn spans(layout: &mut Layout, shape: &MlpShape, limits: &Limits, global_len: usize) -> (Spans, usize) {
-    let (t, h, c) = (limits.episodes, shape.hidden(), shape.outputs());
-    let (support, query) = (t * limits.support, t * limits.query);
+/// Cuts the workspace; returns the pieces, and how many numbers they hold with the gaps between. Where that is more than
+/// [`MOST`] the pieces mean nothing.
+fn spans(shape: &MlpShape, limits: &Limits, table: [usize; 2], global_len: u128) -> (Spans, u128) {
+    let [t, s, q, nnz] = [limits.episodes, limits.support, limits.query, limits.nnz].map(|size| size as u128);
+    let (h, c, head) = (shape.hidden() as u128, shape.outputs() as u128, shape.head_len() as u128);
+    let [table_rows, columns] = table.map(|size| size as u128);
+    let (support, query) = (t * s, t * q);
     let rows = support + query;
     let bag = shape.kind == InputKind::Bag;
-    let of_bag = |count: usize| if bag { count } else { 0 };
-    let table_rows = if bag { limits.row_count(shape) } else { shape.input };
-    let row_len = h + shape.head_len();
-    let mut take = |count: usize| layout.take::<u32>(count);
-    let (widths, query_rows, support_rows) = (take(shape.layers()), take(t + 1), take(t + 1));
-    let (query_labels, support_labels) = (take(query), take(support));
-    let inputs = take(if bag { limits.nnz } else { rows * shape.input });
-    let (offsets, tokens) = (take(of_bag(rows + 1)), take(of_bag(limits.nnz)));
-    let (runs, examples, shares) = (take(of_bag(table_rows + 1)), take(of_bag(limits.nnz)), take(of_bag(limits.nnz)));
-    let (first, bias, head) = (take(table_rows * h), take(h), take(shape.head_len()));
-    let z = take(rows * h);
-    let (gram, gram_query) = (take(support * limits.support), take(query * limits.support));
-    let (grads, workspace) = (take(t * row_len), take(t * global_len));
-    let (mean, losses, finite) = (take(row_len), take(t), take(t));
-    let (out, dfirst) = (take(query * c), take(table_rows * h));
-    let spans = Spans {
-        widths,
-        query_rows,
-        support_rows,
-        query_labels,
-        support_labels,
-        inputs,
-        offsets,
-        tokens,
-        runs,
-        examples,
-        shares,
-        first,
-        bias,
-        head,
-        z,
-        gram,
-        gram_query,
-        rows: grads,
-        workspace,
-        mean,
-        losses,
-        finite,
-        out,
-        dfirst,
+    let of_bag = |count: u128| if bag { count } else { 0 };
+    let (mut layout, mut numbers) = (Layout::default(), 0);
+    let mut take = |count: u128| {
+        let gap = (ALIGN / 4) as u128;
+        numbers += count.next_multiple_of(gap);
+        layout.take::<u32>(count.min(MOST as u128) as usize)
     };
-    let uploaded = spans.z.offset;
-    (spans, uploaded)
+    let spans = Spans {
+        widths: take(shape.layers() as u128),
+        query_rows: take(t + 1),
+        support_rows: take(t + 1),
+        query_labels: take(query),
+        support_labels: take(support),
+        inputs: take(if bag { nnz } else { rows * shape.input as u128 }),
+        offsets: take(of_bag(rows + 1)),
+        tokens: take(of_bag(nnz)),
+        runs: take(of_bag(table_rows + 1)),
+        examples: take(of_bag(nnz)),
+        shares: take(of_bag(nnz)),
+        bias: take(h),
+        head: take(head),
+        first: take(table_rows * columns),
+        z: take(rows * h),
+        gram: take(support * s),
+        gram_query: take(query * s),
+        rows: take(t * (h + head)),
+        workspace: take(t * global_len),
+        losses: take(t),
+        finite: take(t),
+        out: take(query * c),
+        mean: take(h + head),
+        dfirst: take(table_rows * columns),
+    };
+    (spans, numbers)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::meta::InnerMemory;
 
     #[test]
     fn the_usual_few_shot_episode_fits_an_h100() {
         let shape = MlpShape { input: 256, kind: InputKind::Dense, widths: vec![128, 5] };
-        let len = episode_len(&shape, 25, 75, Depth { saved: 5, frozen: false });
+        let inner = InnerMemory { saved_steps: 5, ..InnerMemory::default() };
+        let limits = Limits { episodes: 1, support: 25, query: 75, inner, ..Limits::default() };
+        let len = episode_len(&shape, &limits);
         assert!(len * 4 < 227 * 1024, "{} bytes", len * 4);
         assert_eq!(len * 4, 143_800);
+    }
+
+    #[test]
+    fn sizes_beyond_the_kernels_counts_are_refused() {
+        let shape = MlpShape { input: 256, kind: InputKind::Dense, widths: vec![128, 5] };
+        let good = Limits { episodes: 4, support: 25, query: 75, ..Limits::default() };
+        assert!(StepPlan::new(&shape, good, 1 << 16).is_ok());
+        for bad in [
+            Limits { episodes: 1 << 30, ..good },
+            Limits { support: usize::MAX, ..good },
+            Limits { support: 1 << 30, query: 1 << 30, ..good },
+        ] {
+            let error = StepPlan::new(&shape, bad, 1 << 16).unwrap_err();
+            assert_eq!(error.code(), 3, "{bad:?}: {error}");
+        }
     }
 }

@@ -1,7 +1,7 @@
-//! What a meta-step uploads, laid out here as it lies on the device, and what it downloads.
+//! What a meta-step uploads, laid out here as it lies on the device.
 #![forbid(unsafe_code)]
 
-use std::ops::Range;
+use std::ops::{DerefMut, Range};
 
 use bytemuck::Pod;
 
@@ -10,43 +10,31 @@ use crate::cuda::Span;
 use crate::meta::{BatchTargets, EpisodeSet, Inputs, MetaBatch};
 use crate::model::{InputKind, Params};
 
-/// The host's side of the workspace.
-pub(super) struct Staging {
-    words: Vec<u32>,
+/// The host's side of the workspace: memory the device copies from.
+pub(super) struct Staging<H> {
+    bytes: H,
     /// The tokens that occur, rising: the rows of the table on the device.
     table: Vec<u32>,
     /// Those of them that have a gradient.
     pub rows: Vec<u32>,
-    /// Query outputs, and the mean of the episodes' rows.
-    pub out: Vec<f32>,
-    pub mean: Vec<f32>,
-    /// Whether each episode's row is finite.
-    pub finite: Vec<u32>,
 }
 
-impl Staging {
-    /// Space for the largest batch.
-    pub fn new(plan: &StepPlan) -> Self {
-        let limits = &plan.limits;
-        let bag = plan.shape.kind == InputKind::Bag;
-        Self {
-            words: vec![0; plan.uploaded / 4],
-            table: Vec::with_capacity(if bag { limits.nnz } else { 0 }),
-            rows: Vec::with_capacity(if bag { limits.nnz } else { 0 }),
-            out: vec![0.0; limits.episodes * limits.query * plan.shape.outputs()],
-            mean: vec![0.0; plan.row_len()],
-            finite: vec![0; limits.episodes],
-        }
+impl<H: DerefMut<Target = [u8]>> Staging<H> {
+    /// Space for the largest batch; `bytes` has room for all that is uploaded.
+    pub fn new(plan: &StepPlan, bytes: H) -> Self {
+        let tokens = if plan.shape.kind == InputKind::Bag { plan.limits.nnz } else { 0 };
+        Self { bytes, table: Vec::with_capacity(tokens), rows: Vec::with_capacity(tokens) }
     }
 
-    /// All that is uploaded.
-    pub fn bytes(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.words)
+    /// What is uploaded, and how many bytes of it.
+    pub fn upload(&self, plan: &StepPlan) -> (&H, usize) {
+        let rows = if plan.shape.kind == InputKind::Bag { self.table.len() } else { plan.table[0] };
+        (&self.bytes, plan.uploaded(rows))
     }
 
     /// The words of a piece.
     fn piece<T: Pod>(&mut self, span: Span) -> &mut [T] {
-        bytemuck::cast_slice_mut(&mut self.words[span.offset / 4..][..span.bytes / 4])
+        bytemuck::cast_slice_mut(&mut self.bytes[span.offset..][..span.bytes])
     }
 
     fn copy<T: Pod>(&mut self, span: Span, at: usize, src: &[T]) {
@@ -117,7 +105,8 @@ impl Staging {
 
     fn table_rows(&mut self, plan: &StepPlan, params: &Params<f32>) {
         let h = plan.shape.hidden();
-        let dst = bytemuck::cast_slice_mut(&mut self.words[plan.spans.first.offset / 4..][..self.table.len() * h]);
+        let bytes = 4 * self.table.len() * h;
+        let dst = bytemuck::cast_slice_mut(&mut self.bytes[plan.spans.first.offset..][..bytes]);
         for (dst, &row) in dst.chunks_exact_mut(h).zip(&self.table) {
             dst.copy_from_slice(&params.first[row as usize * h..][..h]);
         }
@@ -154,10 +143,12 @@ impl Staging {
                 self.piece::<f32>(spans.shares)[to] = weight * mean;
             }
         });
-        // Each start has moved to the next one's place.
+        // Each start has moved to the next one's place; rows that no token has end where they begin.
         let starts = self.piece::<i32>(spans.runs);
         starts.copy_within(..rows.len(), 1);
         starts[0] = 0;
+        let end = starts[rows.len()];
+        starts[rows.len()..].fill(end);
         self.rows = rows;
     }
 }

@@ -78,7 +78,7 @@ impl Device {
     ///
     /// # Errors
     /// The first [`Fault`]; global memory keeps what was written up to there.
-    #[allow(clippy::too_many_arguments, reason = "the shape of cuLaunchKernel")]
+    #[expect(clippy::too_many_arguments, reason = "the shape of cuLaunchKernel")]
     pub fn launch<A: AsRef<[u8]>>(
         &mut self,
         module: &Module,

@@ -38,6 +38,8 @@ pub enum FaultKind {
     Race,
     /// Data or registers of a `cp.async` or `wgmma` used before the wait for it, or shared memory it still fills.
     MissingAsyncWait,
+    /// A `wgmma` before any `wgmma.fence`, or one that reads shared memory whose writer executed no `fence.proxy.async` since.
+    MissingFence,
     /// A warp-wide or block-wide operation that its members didn't reach together.
     DivergentSync,
     /// Nothing can go on, or the instruction limit is reached.

@@ -339,15 +339,18 @@ fn matrices(warp: &mut Warp, env: &mut Env<'_>, op: &Op, mask: u32) -> Ran {
                 _ => Left::Registers(all(warp, env, &w.a)),
             };
             let (b, accumulate) = (source(warp, env, w.b)[0], source(warp, env, w.scale_d)[0] != 0);
+            let negate = w.negate_a != w.negate_b;
             let product =
-                Product { shape: w.shape, d: w.d.clone(), a, b, accumulate, negate: w.negate_a != w.negate_b };
+                Product { shape: w.shape, d: w.d.clone(), a, b, transposed: w.transposed, accumulate, negate };
             warp.queue.product(warp.id, product, &mut env.shared)?;
         }
+        Op::ProxyFence => env.shared.fence(warp.id),
+        Op::WgmmaFence => warp.queue.fence(),
         Op::WgmmaCommit => warp.queue.commit(),
         Op::WgmmaWait { pending } => {
             warp.queue.wait(*pending, warp.id, &mut warp.registers, &mut env.shared)?;
         }
-        // Fences, hints and barriers: done, or nothing to do.
+        // Other fences, hints and barriers: done, or nothing to do.
         _ => {}
     }
     Ok(())

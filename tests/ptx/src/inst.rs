@@ -254,6 +254,8 @@ pub(crate) struct Wgmma {
     pub scale_d: Src,
     pub negate_a: bool,
     pub negate_b: bool,
+    /// Whether A and B lie in shared memory with neighbouring rows (columns of B) side by side.
+    pub transposed: [bool; 2],
 }
 
 #[derive(Debug, Clone)]
@@ -491,6 +493,8 @@ pub(crate) enum Op {
     CpWait {
         pending: Option<u32>,
     },
+    /// `fence.proxy.async`: what was written may be read by the asynchronous proxy.
+    ProxyFence,
     WgmmaFence,
     WgmmaCommit,
     WgmmaWait {

@@ -32,8 +32,6 @@
 //! device.read(p, &mut out).unwrap();
 //! assert_eq!(out, [2f32, 4.0, 6.0].map(f32::to_le_bytes).concat()[..]);
 //! ```
-#![allow(clippy::needless_range_loop, reason = "a lane is a number in every array")]
-#![allow(clippy::type_complexity, reason = "tables of names and functions, used once")]
 
 mod access;
 mod block;

@@ -19,6 +19,8 @@ const ATOMIC: u16 = 0x4000;
 struct Cell {
     /// Epoch of the last write; 0: never written.
     written: u32,
+    /// Fences of the block before that write.
+    fences: u32,
     read: u32,
     writer: u16,
     reader: u16,
@@ -33,18 +35,28 @@ pub(crate) struct Shared {
     pending: Vec<u8>,
     copies: usize,
     epoch: u32,
+    /// Fences for the asynchronous proxy so far, and how many there were at each warp's last one.
+    fences: u32,
+    fenced: [u32; 32],
 }
 
 impl Shared {
     pub fn new(bytes: u32) -> Self {
         let n = bytes as usize;
-        let cell = Cell { written: 0, read: 0, writer: NOBODY, reader: NOBODY };
-        Self { bytes: vec![0; n], cells: vec![cell; n], pending: vec![0; n], copies: 0, epoch: 1 }
+        let cell = Cell { written: 0, fences: 0, read: 0, writer: NOBODY, reader: NOBODY };
+        let (bytes, cells, pending) = (vec![0; n], vec![cell; n], vec![0; n]);
+        Self { bytes, cells, pending, copies: 0, epoch: 1, fences: 0, fenced: [0; 32] }
     }
 
     /// A barrier has completed.
     pub fn next_epoch(&mut self) {
         self.epoch += 1;
+    }
+
+    /// A warp fences its writes for the asynchronous proxy.
+    pub fn fence(&mut self, warp: u16) {
+        self.fences += 1;
+        self.fenced[warp as usize] = self.fences;
     }
 
     /// The place of an access, which must be in bounds, aligned and not being filled.
@@ -95,13 +107,28 @@ impl Shared {
             if cell.read == self.epoch && cell.reader != warp {
                 return Err(race(start + i as u64, warp, "writes", cell.reader, "read"));
             }
-            (cell.written, cell.writer) = (self.epoch, warp);
+            (cell.written, cell.writer, cell.fences) = (self.epoch, warp, self.fences);
         }
         Ok(())
     }
 
     pub fn load(&mut self, warp: u16, address: u64, out: &mut [u8]) -> Ran {
         let range = self.check_read(warp, address, out.len())?;
+        out.copy_from_slice(&self.bytes[range]);
+        Ok(())
+    }
+
+    /// The same by the asynchronous proxy, which sees only what its writer has fenced.
+    pub fn load_async(&mut self, warp: u16, address: u64, out: &mut [u8]) -> Ran {
+        let range = self.check_read(warp, address, out.len())?;
+        let fenced = &self.fenced;
+        // Of several warps' atomics none is known to be fenced.
+        let last = |writer: u16| fenced.get((writer & !ATOMIC) as usize).copied().unwrap_or(0);
+        if let Some(i) = self.cells[range.clone()].iter().position(|cell| cell.fences >= last(cell.writer)) {
+            let at = address + i as u64;
+            let detail = format!("shared {at:#x} was written with no fence.proxy.async by its writer since");
+            return Err(Blame::new(FaultKind::MissingFence, detail));
+        }
         out.copy_from_slice(&self.bytes[range]);
         Ok(())
     }
@@ -130,7 +157,7 @@ impl Shared {
             }
             let other = current && !plain && cell.writer & !ATOMIC != warp;
             cell.writer = if other { ATOMICS } else { warp | ATOMIC };
-            cell.written = self.epoch;
+            (cell.written, cell.fences) = (self.epoch, self.fences);
         }
         let mut old = [0; 8];
         old[..size].copy_from_slice(&self.bytes[range.clone()]);

@@ -27,6 +27,7 @@ impl Decoder<'_> {
             "atom" | "red" => self.atomic(head),
             "cvta" => self.cvta(),
             "bar" | "barrier" => self.bar(),
+            "fence" if self.take("proxy") => self.proxy_fence(),
             "membar" | "fence" | "prefetch" | "prefetchu" | "griddepcontrol" | "nanosleep" | "setmaxnreg"
             | "pmevent" => {
                 self.drop_prefixed(&[""]);
@@ -39,6 +40,12 @@ impl Decoder<'_> {
             "mbarrier" => self.mbarrier(),
             _ => Err(format!("unknown opcode `{head}`")),
         }
+    }
+
+    fn proxy_fence(&mut self) -> Parsed<Op> {
+        self.take_one(&[("async", ()), ("async::shared::cta", ())]).ok_or("unknown proxy")?;
+        self.drop_all(&["shared::cta", "global"]);
+        Ok(Op::ProxyFence)
     }
 
     fn space(&mut self) -> Space {
@@ -267,14 +274,15 @@ impl Decoder<'_> {
         }
         let sign = |i: usize| Ok::<_, String>(self.count() > i && self.number(i)? == u32::MAX);
         let (negate_a, negate_b) = (sign(4)?, sign(5)?);
-        for i in 6..self.count() {
-            if self.number(i)? != 0 {
-                return Err("only K-major operands are supported".into());
-            }
+        // A in registers has no order in memory: then one number is left, for B.
+        let flag = |i: usize| Ok::<_, String>(self.count() > i && self.number(i)? != 0);
+        let transposed = if a.len() == 1 { [flag(6)?, flag(7)?] } else { [false, flag(6)?] };
+        if transposed != [false; 2] && ty == Ty::Tf32 {
+            return Err("only 16-bit operands may be transposed".into());
         }
         let (b, scale_d) = (self.src(2, Ty::B64)?, self.src(3, Ty::Pred)?);
         let shape = MmaShape { n, k, ty, half_accumulator: false };
-        Ok(Op::Wgmma(Box::new(Wgmma { shape, d, a, b, scale_d, negate_a, negate_b })))
+        Ok(Op::Wgmma(Box::new(Wgmma { shape, d, a, b, scale_d, negate_a, negate_b, transposed })))
     }
 
     fn mbarrier(&mut self) -> Parsed<Op> {

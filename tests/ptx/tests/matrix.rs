@@ -2,6 +2,7 @@
 
 mod support;
 
+use ptx_interpreter::FaultKind;
 use support::run_on;
 
 /// Small integers, exact in every type and sum.
@@ -77,66 +78,131 @@ fn transposed_ldmatrix_and_its_inverse() {
     );
 }
 
-/// A wgmma of A[64][16] and B[8][16], rows 128 bytes apart and swizzled (or not), with `end` before the stores.
-fn wgmma(swizzle: bool, end: &str) -> String {
-    let xor = if swizzle { "shr.u32 %r8, %r7, 3; and.b32 %r8, %r8, 112; xor.b32 %r7, %r7, %r8;" } else { "" };
-    // Thread t writes row t of 72: 16 elements, number by number, by two chunks of 16 bytes.
-    let place = |chunk: usize| match swizzle {
-        true => format!("mad.lo.u32 %r7, t, 128, {};", 16 * chunk),
-        // Core matrices of 8 rows of 16 bytes; 128 bytes on is the next 16 bytes of the rows.
-        false => format!(
-            "shr.u32 %r8, t, 3; and.b32 %r9, t, 7; mul.lo.u32 %r7, %r8, 256; mad.lo.u32 %r7, %r9, 16, %r7; add.u32 %r7, %r7, {};",
-            128 * chunk
-        ),
-    };
-    let copy = |chunk: usize| {
-        format!(
-            "ld.global.v2.b64 {{%rd4, %rd5}}, [%rd3+{}]; {} {xor} add.u32 %r7, %r7, %r50; st.shared.v2.b64 [%r7], {{%rd4, %rd5}};\n",
-            16 * chunk,
-            place(chunk)
-        )
-    };
-    let (kind, stride, b_at) = if swizzle { (1u64, 1024u64, 8192u64) } else { (0, 256, 2048) };
-    let base = (kind << 62) | ((stride >> 4) << 32) | ((128 >> 4) << 16);
-    format!(
-        ".shared .align 1024 .b8 s[9216]; mov.u32 %r50, s; setp.ge.u32 %p1, t, 72; @%p1 bra W; mul.wide.u32 %rd3, t, 32; add.s64 %rd3, %rd3, p;\n\
-         {}{}W: bar.sync 0; mov.b64 %rd6, {base:#x}; mov.b64 %rd7, {:#x}; mov.pred %p2, false; mov.pred %p3, true;\n\
-         wgmma.fence.sync.aligned;\n\
-         {{ wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {{%f1, %f2, %f3, %f4}}, %rd6, %rd7, %p2, 1, 1, 0, 0; }}\n\
-         mov.f32 %f5, %f1;\n\
-         wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {{%f5, %f2, %f3, %f4}}, %rd6, %rd7, %p3, 1, 1, 0, 0;\n\
-         wgmma.commit_group.sync.aligned; {end}\n\
-         shr.u32 %r20, t, 2; and.b32 %r22, %r20, 24; and.b32 %r20, %r20, 7; shl.b32 %r22, %r22, 1; add.u32 %r20, %r20, %r22;\n\
-         and.b32 %r21, t, 3; shl.b32 %r20, %r20, 5; mad.lo.u32 %r20, %r21, 8, %r20; cvt.u64.u32 %rd8, %r20; add.s64 %rd8, %rd8, p;\n\
-         st.global.v2.f32 [%rd8+2304], {{%f5, %f2}}; st.global.v2.f32 [%rd8+2560], {{%f3, %f4}};",
-        copy(0),
-        copy(1),
-        base | (b_at >> 4),
-    )
+/// Columns of the product that is tried.
+const COLUMNS: usize = 16;
+/// Where B and the results lie in memory; A is at 0.
+const B_AT: usize = 8192;
+const OUT_AT: usize = 10240;
+
+/// How wgmma's operands lie in shared memory: bytes of a line, 16 without swizzle, and which dimension a line runs along.
+#[derive(Clone, Copy, Debug)]
+struct Layout {
+    width: usize,
+    along_k: bool,
 }
 
-fn wgmma_memory() -> (Vec<u8>, Vec<f32>) {
-    let (a, b): (Vec<_>, Vec<_>) = ((0..1024).map(number).collect(), (0..128).map(|i| number(i * 5 + 1)).collect());
-    let mut memory: Vec<u8> = a.iter().chain(&b).flat_map(|&x| bf16(x)).collect();
-    memory.resize(2304 + 2048, 0);
-    (memory, product(&a, &b, 64, 8, 16).iter().map(|x| 2.0 * x).collect())
+impl Layout {
+    fn all() -> impl Iterator<Item = Self> {
+        [16, 32, 64, 128].into_iter().flat_map(|width| [true, false].map(|along_k| Self { width, along_k }))
+    }
+
+    /// Leading and stride offset; some that leave no gap, and none that the form doesn't use.
+    fn offsets(self) -> [usize; 2] {
+        match (self.width, self.along_k) {
+            (16, true) => [128, 256],
+            (16, false) => [1024, 128],
+            (width, true) => [16, 8 * width],
+            // 16 places along K: two times 8 lines, then the next rows.
+            (width, false) => [16 * width, 8 * width],
+        }
+    }
+
+    /// Where element (row, k) lies: the canonical layouts of PTX ISA 9.7.15.5.1.2.1.3, in bytes.
+    fn place(self, row: usize, k: usize) -> usize {
+        let ([leading, stride], width) = (self.offsets(), self.width);
+        let t = width / 2;
+        let offset = match (width, self.along_k) {
+            (16, true) => row % 8 * 16 + row / 8 * stride + k % 8 * 2 + k / 8 * leading,
+            (16, false) => row % 8 * 2 + row / 8 * stride + k % 8 * 16 + k / 8 * leading,
+            (_, true) => row % 8 * width + row / 8 * stride + k * 2,
+            (_, false) => row % t * 2 + row / t * leading + k % 8 * width + k / 8 * stride,
+        };
+        // Swizzle<B, 4, 3> with 2^B chunks of 16 bytes in a line.
+        offset ^ (offset >> 7 & (width / 16 - 1)) << 4
+    }
+
+    fn descriptor(self, at: usize) -> usize {
+        let kind = [(16, 0), (128, 1), (64, 2), (32, 3)].into_iter().find(|k| k.0 == self.width).unwrap().1;
+        let [leading, stride] = self.offsets();
+        kind << 62 | (stride / 16) << 32 | (leading / 16) << 16 | (at / 16)
+    }
+
+    /// Operands in memory, room for the result, and what it should be: twice the product.
+    fn memory(self) -> (Vec<u8>, Vec<f32>) {
+        let a: Vec<_> = (0..1024).map(number).collect();
+        let b: Vec<_> = (0..16 * COLUMNS).map(|i| number(i * 5 + 1)).collect();
+        let mut memory = vec![0; OUT_AT + 64 * COLUMNS * 4];
+        for (at, operand) in [(0, &a), (B_AT, &b)] {
+            for (i, &x) in operand.iter().enumerate() {
+                memory[at + self.place(i / 16, i % 16)..][..2].copy_from_slice(&bf16(x));
+            }
+        }
+        (memory, product(&a, &b, 64, COLUMNS, 16).iter().map(|x| 2.0 * x).collect())
+    }
+
+    /// 128 threads copy the operands as they are, fence with `fences`, and multiply twice; `end` stands before the stores.
+    fn kernel(self, fences: [&str; 2], end: &str) -> String {
+        let copy = |i: usize| {
+            format!(
+                "ld.global.v2.b64 {{%rd4, %rd5}}, [%rd3+{0}]; st.shared.v2.b64 [%r7+{0}], {{%rd4, %rd5}};",
+                2048 * i
+            )
+        };
+        let copies: String = (0..5).map(copy).collect();
+        let (a, b, transposed) = (self.descriptor(0), self.descriptor(B_AT), u8::from(!self.along_k));
+        let multiply = |first: &str, accumulate: &str| {
+            format!(
+                "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {{{first}, %f2, %f3, %f4, %f5, %f6, %f7, %f8}}, %rd6, %rd7, \
+                 {accumulate}, 1, 1, {transposed}, {transposed};"
+            )
+        };
+        let [proxy, warpgroup] = fences;
+        format!(
+            ".shared .align 1024 .b8 s[10240]; mov.u32 %r50, s; mad.lo.u32 %r7, t, 16, %r50; mul.wide.u32 %rd3, t, 16; add.s64 %rd3, %rd3, p;\n\
+             {copies} {proxy} bar.sync 0; mov.b64 %rd6, {a:#x}; mov.b64 %rd7, {b:#x}; mov.pred %p2, false; mov.pred %p3, true;\n\
+             {warpgroup}\n{{ {} }}\nmov.f32 %f9, %f1;\n{}\nwgmma.commit_group.sync.aligned; {end}\n\
+             shr.u32 %r20, t, 2; and.b32 %r22, %r20, 24; and.b32 %r20, %r20, 7; shl.b32 %r22, %r22, 1; add.u32 %r20, %r20, %r22;\n\
+             and.b32 %r21, t, 3; shl.b32 %r20, %r20, 6; mad.lo.u32 %r20, %r21, 8, %r20; cvt.u64.u32 %rd8, %r20; add.s64 %rd8, %rd8, p;\n\
+             st.global.v2.f32 [%rd8+10240], {{%f9, %f2}}; st.global.v2.f32 [%rd8+10752], {{%f3, %f4}};\n\
+             st.global.v2.f32 [%rd8+10272], {{%f5, %f6}}; st.global.v2.f32 [%rd8+10784], {{%f7, %f8}};",
+            multiply("%f1", "%p2"),
+            multiply("%f9", "%p3"),
+        )
+    }
+
+    fn run(self, fences: [&str; 2], end: &str) -> Result<Vec<u8>, ptx_interpreter::Fault> {
+        run_on(&self.kernel(fences, end), 128, &self.memory().0, 0)
+    }
 }
+
+const FENCES: [&str; 2] = ["fence.proxy.async.shared::cta;", "wgmma.fence.sync.aligned;"];
+const WAIT: &str = "wgmma.wait_group.sync.aligned 0;";
 
 #[test]
-fn wgmma_multiplies_as_loops_do() {
-    let (memory, want) = wgmma_memory();
-    for swizzle in [true, false] {
-        let out = run_on(&wgmma(swizzle, "wgmma.wait_group.sync.aligned 0;"), 128, &memory, 0).unwrap();
-        assert_eq!(floats(&out[2304..]), want, "swizzle {swizzle}");
+fn wgmma_multiplies_as_loops_do_in_every_layout() {
+    for layout in Layout::all() {
+        let out = layout.run(FENCES, WAIT).unwrap_or_else(|e| panic!("{layout:?}: {e}"));
+        assert_eq!(floats(&out[OUT_AT..]), layout.memory().1, "{layout:?}");
     }
 }
 
 #[test]
 fn accumulators_before_the_wait_are_refused() {
-    let (memory, _) = wgmma_memory();
-    for end in ["", "wgmma.wait_group.sync.aligned 1;", "mov.f32 %f2, %f2;"] {
-        let fault = run_on(&wgmma(true, end), 128, &memory, 0).unwrap_err();
-        assert_eq!(fault.kind, ptx_interpreter::FaultKind::MissingAsyncWait, "{fault}");
+    for (layout, end) in Layout::all().zip(["", "wgmma.wait_group.sync.aligned 1;", "mov.f32 %f2, %f2;"]) {
+        let fault = layout.run(FENCES, end).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::MissingAsyncWait, "{fault}");
         assert!(fault.text.starts_with("st.global"), "{fault}");
+    }
+}
+
+#[test]
+fn operands_that_are_not_fenced_are_refused() {
+    let [proxy, warpgroup] = FENCES;
+    for fences in [["", warpgroup], [proxy, ""], ["fence.acq_rel.cta;", warpgroup]] {
+        for layout in Layout::all() {
+            let fault = layout.run(fences, WAIT).unwrap_err();
+            assert_eq!(fault.kind, FaultKind::MissingFence, "{fault}");
+            assert!(fault.text.starts_with("wgmma.mma_async"), "{fault}");
+        }
     }
 }
