@@ -23,6 +23,8 @@ macro_rules! for_both_types {
 for_both_types! {
     products_equal_the_truth
     products_may_be_cut_anywhere
+    fused_products_equal_the_truth
+    products_with_few_columns_equal_the_truth
     products_have_the_same_bits_on_any_number_of_threads
     symmetric_products_have_the_bits_of_general_ones
     row_operations_equal_the_truth
@@ -47,6 +49,16 @@ fn products_may_be_cut_anywhere<T: KernelElement>() {
             check_product::product_cut_anywhere(&mut tables, &case);
         }
     }
+}
+
+fn fused_products_equal_the_truth<T: KernelElement>() {
+    let mut tables = Tables::<T>::new(&[]);
+    cases::fused().iter().for_each(|(case, fused)| check_product::fused(&mut tables, case, fused));
+}
+
+fn products_with_few_columns_equal_the_truth<T: KernelElement>() {
+    let mut tables = Tables::<T>::new(&[]);
+    cases::few_columns().iter().for_each(|case| check_product::few_columns(&mut tables, case));
 }
 
 fn products_have_the_same_bits_on_any_number_of_threads<T: KernelElement>() {

@@ -4,7 +4,7 @@
 
 mod support;
 
-use metaglot::backend::Lane;
+use metaglot::backend::{Finish, Form, Lane, Mask};
 use metaglot::cpu::KernelElement;
 use metaglot::cpu::contract::AdamwStep;
 use metaglot::{Element, MatMut, MatRef, Purpose, Rng};
@@ -124,6 +124,20 @@ fn products<T: KernelElement>() {
                 guarded(tables, &format!("linear {what}"), &[m * k, n * k, n], &[m * n], |lane, x, y| {
                     let c = MatMut::new(y[0], m, n).unwrap();
                     lane.linear(view(x[0], m, k), view(x[1], n, k), x[2], true, c).unwrap();
+                });
+                let sizes = [m * k, k * n, m * n, m * n, n];
+                guarded(tables, &format!("fused {what}"), &sizes, &[m * n, m * n], |lane, x, y| {
+                    let (old, bias) = (Some(view(x[2], m, n)), Some(x[4]));
+                    let masks = [Mask::Product(view(x[3], m, n)), Mask::Result(view(x[3], m, n))];
+                    for (mask, y) in masks.into_iter().zip(y) {
+                        let finish = Finish { alpha, beta, old, bias, relu: false, mask: Some(mask) };
+                        let c = MatMut::new(y, m, n).unwrap();
+                        lane.product(Form::Nn, view(x[0], m, k), view(x[1], k, n), c, finish).unwrap();
+                    }
+                });
+                guarded(tables, &format!("few_columns {what}"), &[m * k, n * k, n], &[m * n], |lane, x, y| {
+                    let (a, b) = (view(x[0], m, k), view(x[1], n, k));
+                    lane.few_columns(alpha, a, b, beta, Some(x[2]), MatMut::new(y[0], m, n).unwrap()).unwrap();
                 });
             }
         }

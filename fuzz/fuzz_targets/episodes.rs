@@ -79,7 +79,10 @@ fn draw(source: &dyn EpisodeSource, shape: &MlpShape, seed: u64) {
     for (part, step) in [(Part::Train, 0), (Part::Train, u64::MAX), (Part::Valid, 0)] {
         match source.draw(part, seed, step, &mut batch) {
             Ok(()) => {
-                let limits = Limits::of(&batch.view(shape).expect("the batch fits the model"), &InnerLoop::sgd(0, 0.0, Order::Evaluate));
+                let limits = Limits::of(
+                    &batch.view(shape).expect("the batch fits the model"),
+                    &InnerLoop::sgd(0, 0.0, Order::Evaluate),
+                );
                 assert!(source.limits().covers(&limits), "{limits:?}");
             }
             Err(error) => assert!(part == Part::Valid && error.code() == 3, "{error:?}"),

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 
 use libfuzzer_sys::fuzz_target;
 use metaglot::cpu::KernelElement;
-use support::cases::{Fill, GatherCase, Logits, Product, ProductCase, RowCase, SoftmaxCase};
+use support::cases::{Fill, Fused, GatherCase, Logits, Product, ProductCase, RowCase, SoftmaxCase};
 use support::tables::Tables;
 use support::{check_product, check_rows, check_sums};
 
@@ -37,7 +37,14 @@ fn product<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u6
     let (product, gap) = (bytes.pick(&Product::ALL), bytes.below(9));
     let (m, n, k) = (bytes.below(80), bytes.below(80), bytes.below(320));
     let (alpha, beta) = (bytes.pick(&[1.0, -0.3, 0.0]), bytes.pick(&[0.0, 1.0, -0.5]));
-    check_product::product(tables, &ProductCase { seed, product, m, n, k, gap, alpha, beta, fill });
+    let case = ProductCase { seed, product, m, n, k, gap, alpha, beta, fill };
+    check_product::product(tables, &case);
+    if matches!(product, Product::Nn | Product::Nt | Product::Tn) {
+        check_product::fused(tables, &case, &Fused::number(bytes.below(24)));
+    }
+    if product == Product::Nt {
+        check_product::few_columns(tables, &ProductCase { n: n % 10, m: m % 16, ..case });
+    }
 }
 
 fn row<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u64, fill: Fill) {

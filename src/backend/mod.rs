@@ -10,7 +10,6 @@ mod team;
 mod workspace;
 
 pub use bag_index::BagIndex;
-pub use ops::Lane;
-pub(crate) use ops::{Finish, Form, Mask};
+pub use ops::{Finish, Form, Lane, Mask};
 pub use team::Team;
 pub(crate) use workspace::{Carver, matrix, matrix_mut, take};

@@ -19,13 +19,18 @@ pub struct Lane<T: KernelElement> {
 /// What a product does with its result: `alpha * sum`, masked; `+ beta * old`, plus a bias a column; then ReLU, or the
 /// mask of the result.
 #[derive(Clone, Copy)]
-pub(crate) struct Finish<'a, T> {
+pub struct Finish<'a, T> {
+    /// Scales the sum.
     pub alpha: T,
+    /// Scales the old values, which are not read where it is 0.
     pub beta: T,
     /// The old values where they are not the result's own; as large as the result.
     pub old: Option<MatRef<'a, T>>,
+    /// One value a column.
     pub bias: Option<&'a [T]>,
+    /// Whether the result is max(x, 0).
     pub relu: bool,
+    /// Where it is 0.
     pub mask: Option<Mask<'a, T>>,
 }
 
@@ -38,7 +43,7 @@ impl<T: KernelElement> Finish<'_, T> {
 
 /// Zeros where a ReLU's output, as large as the result, is not positive.
 #[derive(Clone, Copy)]
-pub(crate) enum Mask<'a, T> {
+pub enum Mask<'a, T> {
     /// In place of the product; the old value is added all the same.
     Product(MatRef<'a, T>),
     /// In place of the result.
@@ -47,9 +52,12 @@ pub(crate) enum Mask<'a, T> {
 
 /// Which operand of a product is read transposed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Form {
+pub enum Form {
+    /// None: `a b`.
     Nn,
+    /// The second: `a b^T`.
     Nt,
+    /// The first: `a^T b`.
     Tn,
 }
 
@@ -156,8 +164,12 @@ impl<T: KernelElement> Lane<T> {
         pack_len(&cpu.ops::<T>().gemm) * size_of::<T>()
     }
 
-    /// One of the three products with all that can be done to its result.
-    pub(crate) fn product(
+    /// One of the three products with all that can be done to its result, which is written once. The shapes are those of
+    /// [`Lane::gemm_nn`], [`Lane::gemm_nt`] and [`Lane::gemm_tn`].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where an operand's size does not match the others.
+    pub fn product(
         &mut self,
         form: Form,
         a: MatRef<T>,
@@ -194,7 +206,7 @@ impl<T: KernelElement> Lane<T> {
 
     /// `c = alpha * a b^T + beta * c`, plus a bias a column if given, as [`Lane::gemm_nt`] and [`Lane::linear`] have it; where b
     /// has few rows by a kernel of its own, whose sums have another order. a: m x k, b: n x k, c: m x n.
-    pub(crate) fn few_columns(
+    pub fn few_columns(
         &mut self,
         alpha: T,
         a: MatRef<T>,

@@ -69,6 +69,7 @@ impl<T: KernelElement> Team<T> {
     }
 
     fn product(&mut self, form: Form, a: MatRef<T>, b: MatRef<T>, mut c: MatMut<T>, finish: Finish<T>) -> Result<()> {
+        debug_assert!(finish.old.is_none() && finish.mask.is_none(), "a part's begin where the part begins");
         let g = Shared(operands(form, &a, &b, &mut c, finish)?);
         let cpu = self.cpu.clone();
         cpu.for_each_part(&mut self.lanes, |lane| {

@@ -113,6 +113,70 @@ pub fn products() -> Vec<ProductCase> {
     cases
 }
 
+/// What is done to a product's result beside its scale factors.
+#[derive(Clone, Copy, Debug)]
+pub struct Fused {
+    /// The old values lie in a matrix of their own.
+    pub old: bool,
+    pub bias: bool,
+    pub relu: bool,
+    pub mask: Option<Masked>,
+}
+
+/// What a mask is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Masked {
+    Product,
+    Result,
+}
+
+impl Fused {
+    /// The combination of number `i` of 24.
+    pub fn number(i: usize) -> Self {
+        let bit = |b: usize| i / 3 >> b & 1 == 1;
+        let mask = [None, Some(Masked::Product), Some(Masked::Result)][i % 3];
+        Self { old: bit(0), bias: bit(1), relu: bit(2), mask }
+    }
+}
+
+/// The three plain products, each with all that can be fused, at sizes around the tiles' edges and the blocks of steps.
+pub fn fused() -> Vec<(ProductCase, Fused)> {
+    let mut cases = vec![];
+    for (i, product) in [Product::Nn, Product::Nt, Product::Tn].into_iter().enumerate() {
+        for (j, (m, n, k)) in
+            [(1, 1, 0), (3, 5, 7), (7, 17, 257), (14, 32, 513), (15, 33, 40), (29, 49, 6), (50, 259, 300)]
+                .into_iter()
+                .enumerate()
+        {
+            for number in 0..24 {
+                let seed = (i * 7 + j) * 24 + number;
+                let beta = [1.0, 0.0, -0.5][seed / 24 % 3];
+                let fill = if number % 5 == 4 { Fill::Special } else { Fill::Normal };
+                let case = ProductCase { seed: seed as u64, product, m, n, k, gap: seed % 5, alpha: -0.3, beta, fill };
+                cases.push((case, Fused::number(number)));
+            }
+        }
+    }
+    cases
+}
+
+/// Products with few columns, one more than few among them: every number of them by every tail of rows and of steps.
+pub fn few_columns() -> Vec<ProductCase> {
+    let mut cases = vec![];
+    for n in 0..=9 {
+        for k in (0..=34).chain([64, 127, 257]) {
+            for m in [0, 1, 2, 3, 4, 5, 9] {
+                let i = cases.len();
+                let (alpha, beta) = ([1.0, -0.1][i % 2], [0.0, 1.0, -0.5][i % 3]);
+                let fill = if i % 11 == 7 { Fill::Special } else { Fill::Normal };
+                let (seed, gap) = (i as u64, i % 5);
+                cases.push(ProductCase { seed, product: Product::Nt, m, n, k, gap, alpha, beta, fill });
+            }
+        }
+    }
+    cases
+}
+
 /// One row-wise or element-wise operation on n elements that start `offset` elements past an aligned address.
 #[derive(Clone, Copy, Debug)]
 pub struct RowCase {

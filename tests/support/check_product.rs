@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use metaglot::backend::{Lane, Team};
+use metaglot::backend::{Finish, Form, Lane, Mask, Team};
 use metaglot::cpu::KernelElement;
 use metaglot::{Element, MatMut, MatRef, Purpose, Result, Rng};
 
-use super::cases::{Product, ProductCase};
+use super::cases::{Fused, Masked, Product, ProductCase};
 use super::padded::Padded;
 use super::tables::{Tables, assert_met, label};
-use super::truth::{self, Wanted, precision};
+use super::truth::{self, Precision, Wanted, precision};
 
 /// The operands of a case.
 pub struct Operands<T> {
@@ -129,6 +129,107 @@ pub fn product<T: KernelElement>(tables: &mut Tables<T>, case: &ProductCase) {
             c.assert_frame(&what);
             let (_, whole) = of_lane.iter().find(|(i, _)| i == isa).unwrap();
             assert!(*whole == c.bits(), "{what}: other bits than on one lane");
+        }
+    }
+}
+
+/// A product with what is fused to it, on all tables, against the truth. Old values that must not be read are NaN.
+pub fn fused<T: KernelElement>(tables: &mut Tables<T>, case: &ProductCase, fused: &Fused) {
+    let mut o = Operands::<T>::new(case);
+    let mut rng = Rng::new(case.seed, 1, 0, Purpose::Data);
+    let old = Padded::<T>::matrix(case.m, case.n, (case.gap + 3) % 4, 4, || rng.normal());
+    let old = if fused.old { std::mem::replace(&mut o.c, all_nan(&old, case)) } else { old };
+    let kinds = [0.0, -0.0, f64::NAN, 1e-40, 1.0, f64::INFINITY, -1.0];
+    let mask = Padded::<T>::matrix(case.m, case.n, (case.gap + 4) % 3, 2, || kinds[rng.below(kinds.len())]);
+    let wanted = fused_wanted(case, fused, &o, if fused.old { &old } else { &o.c }, &mask);
+    let form = match case.product {
+        Product::Nn => Form::Nn,
+        Product::Tn => Form::Tn,
+        _ => Form::Nt,
+    };
+    let finish = Finish {
+        alpha: T::from_f64(case.alpha),
+        beta: T::from_f64(case.beta),
+        old: fused.old.then(|| old.view()),
+        bias: fused.bias.then(|| o.bias.slice()),
+        relu: fused.relu,
+        mask: fused.mask.map(|masked| match masked {
+            Masked::Product => Mask::Product(mask.view()),
+            Masked::Result => Mask::Result(mask.view()),
+        }),
+    };
+    for (isa, lane) in &mut tables.lanes {
+        let (mut c, what) = (o.c.clone(), label::<T>(*isa, 1, "fused product", &(case, fused)));
+        lane.product(form, o.a.view(), o.b.view(), c.view_mut(), finish).unwrap();
+        c.assert_frame(&what);
+        let found = c.values();
+        let mut wanted = wanted.clone();
+        for (w, &f) in wanted.iter_mut().zip(&found) {
+            // ReLU may turn NaN into 0.
+            if fused.relu && w.value.is_nan() && f == 0.0 {
+                *w = Wanted::exactly(0.0);
+            }
+        }
+        assert_met(&what, &wanted, &found);
+    }
+}
+
+/// A result that must not be read.
+fn all_nan<T: Element>(like: &Padded<T>, case: &ProductCase) -> Padded<T> {
+    let gap = like.whole().2 - case.n;
+    Padded::matrix(case.m, case.n, gap, 6, || f64::NAN)
+}
+
+fn fused_wanted<T: Element>(
+    case: &ProductCase,
+    fused: &Fused,
+    o: &Operands<T>,
+    old: &Padded<T>,
+    mask: &Padded<T>,
+) -> Vec<Wanted> {
+    let [alpha, beta] = [case.alpha, case.beta].map(|x| T::from_f64(x).to_f64());
+    let p: Precision = precision::<T>();
+    let one = |i: usize, j: usize| {
+        let term = |q| {
+            let a = if turns_a(case.product) { o.a.at(q, i) } else { o.a.at(i, q) };
+            (a, if turns_b(case.product) { o.b.at(j, q) } else { o.b.at(q, j) })
+        };
+        let kept = mask.at(i, j) > 0.0;
+        let k = if fused.mask == Some(Masked::Product) && !kept { 0 } else { case.k };
+        let old = if beta == 0.0 { 0.0 } else { old.at(i, j) };
+        let bias = fused.bias.then(|| o.bias.at(0, j));
+        let x = truth::product(p, (0..k).map(term), alpha, beta, old, bias);
+        match (fused.mask, fused.relu) {
+            (Some(Masked::Result), _) if !kept => Wanted::exactly(0.0),
+            (_, true) => truth::relu(x),
+            _ => x,
+        }
+    };
+    (0..case.m).flat_map(|i| (0..case.n).map(move |j| (i, j))).map(|(i, j)| one(i, j)).collect()
+}
+
+/// A product with few columns on all tables, with and without a bias, against the truth; cut at any row, the same bits.
+pub fn few_columns<T: KernelElement>(tables: &mut Tables<T>, case: &ProductCase) {
+    let o = Operands::<T>::new(case);
+    let (alpha, beta) = (T::from_f64(case.alpha), T::from_f64(case.beta));
+    for with_bias in [false, true] {
+        let fused = Fused { old: false, bias: with_bias, relu: false, mask: None };
+        let wanted = fused_wanted(case, &fused, &o, &o.c, &o.c);
+        let bias = with_bias.then(|| o.bias.slice());
+        for (isa, lane) in &mut tables.lanes {
+            let (mut c, what) = (o.c.clone(), label::<T>(*isa, 1, "few_columns", &(case, with_bias)));
+            lane.few_columns(alpha, o.a.view(), o.b.view(), beta, bias, c.view_mut()).unwrap();
+            c.assert_frame(&what);
+            assert_met(&what, &wanted, &c.values());
+            for cut in 0..=case.m {
+                let mut parts = o.c.clone();
+                for rows in [0..cut, cut..case.m] {
+                    let a = o.a.part(rows.clone(), 0..case.k);
+                    let c = parts.part_mut(rows, 0..case.n);
+                    lane.few_columns(alpha, a, o.b.view(), beta, bias, c).unwrap();
+                }
+                assert!(parts.bits() == c.bits(), "{what}: other bits when cut at row {cut}");
+            }
         }
     }
 }
