@@ -133,7 +133,7 @@ pub enum Masked {
 impl Fused {
     /// The combination of number `i` of 24.
     pub fn number(i: usize) -> Self {
-        let bit = |b: usize| i / 3 >> b & 1 == 1;
+        let bit = |b: usize| (i / 3) >> b & 1 == 1;
         let mask = [None, Some(Masked::Product), Some(Masked::Result)][i % 3];
         Self { old: bit(0), bias: bit(1), relu: bit(2), mask }
     }
