@@ -25,7 +25,7 @@ pub const F64_6X8: Gemm<f64> =
 const FAR: usize = 64;
 
 macro_rules! tiles {
-    ($t:ty, $dispatch:ident, $rows:ident, $sum:ident, $lanes:literal, $vector:ty, $mask:ident, $zero:ident, $broadcast:ident,
+    ($t:ty, $dispatch:ident, $rows:ident, $sum:ident, $finish:ident, $lanes:literal, $vector:ty, $mask:ident, $zero:ident, $broadcast:ident,
      $load:ident, $maskload:ident, $store:ident, $store_first:ident, $fma:ident, $mul:ident, $add:ident, $max:ident, $cmp:ident,
      $and:ident) => {
         /// # Safety
@@ -90,6 +90,78 @@ macro_rules! tiles {
             *acc = sums;
         }
 
+        /// The epilogue of a tile, operation by operation, so that each is asked for once and not once a register.
+        ///
+        /// # Safety
+        /// As the tile's function; `FULL`: no column is cut.
+        #[inline]
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn $finish<const M: usize, const V: usize, const FULL: bool>(
+            t: &Tile<$t>,
+            last: __m256i,
+            mut acc: [[$vector; V]; M],
+        ) {
+            let e = &t.epilogue;
+            // SAFETY: element (i, j) of what is not null, i < M = m, j < n: the mask covers only those.
+            unsafe {
+                let load = |src: *const $t, v: usize| {
+                    let src = src.add(v * $lanes);
+                    if FULL || v + 1 < V { $load(src) } else { $maskload(src, last) }
+                };
+                let masked = |mut acc: [[$vector; V]; M]| {
+                    for i in 0..M {
+                        for v in 0..V {
+                            let act = load(e.mask.add(i * e.mask_rs), v);
+                            acc[i][v] = $and(acc[i][v], $cmp::<_CMP_GT_OQ>(act, $zero()));
+                        }
+                    }
+                    acc
+                };
+                let alpha = $broadcast(&e.alpha);
+                for x in acc.as_flattened_mut() {
+                    *x = $mul(alpha, *x);
+                }
+                if !e.mask.is_null() && !e.mask_result {
+                    acc = masked(acc);
+                }
+                if e.beta != 0.0 {
+                    let beta = $broadcast(&e.beta);
+                    let (old, rs) = if e.old.is_null() { (t.c.cast_const(), t.c_rs) } else { (e.old, e.old_rs) };
+                    for i in 0..M {
+                        for v in 0..V {
+                            acc[i][v] = $fma(beta, load(old.add(i * rs), v), acc[i][v]);
+                        }
+                    }
+                }
+                if !e.bias.is_null() {
+                    for v in 0..V {
+                        let bias = load(e.bias, v);
+                        for i in 0..M {
+                            acc[i][v] = $add(acc[i][v], bias);
+                        }
+                    }
+                }
+                if e.relu {
+                    for x in acc.as_flattened_mut() {
+                        *x = $max($zero(), *x);
+                    }
+                }
+                if !e.mask.is_null() && e.mask_result {
+                    acc = masked(acc);
+                }
+                for i in 0..M {
+                    for v in 0..V {
+                        let c = t.c.add(i * t.c_rs + v * $lanes);
+                        if FULL || v + 1 < V {
+                            $store(c, acc[i][v])
+                        } else {
+                            $store_first(c, acc[i][v], t.n - v * $lanes)
+                        }
+                    }
+                }
+            }
+        }
+
         /// A tile of `M` rows and at most `V` vectors of columns.
         ///
         /// # Safety
@@ -116,44 +188,10 @@ macro_rules! tiles {
                     (false, true) => $sum::<M, V>(t, Rows::near(size), false, last, &mut acc),
                     (false, false) => $sum::<M, V>(t, Rows::far(size * t.a_rs), false, last, &mut acc),
                 }
-                let e = &t.epilogue;
-                let (alpha, beta) = ($broadcast(&e.alpha), $broadcast(&e.beta));
-                for v in 0..V {
-                    let whole = full || v + 1 < V;
-                    let mut bias = $zero();
-                    if !e.bias.is_null() {
-                        let src = e.bias.add(v * $lanes);
-                        bias = if whole { $load(src) } else { $maskload(src, last) };
-                    }
-                    for i in 0..M {
-                        let c = t.c.add(i * t.c_rs + v * $lanes);
-                        let mut x = $mul(alpha, acc[i][v]);
-                        let mut kept = None;
-                        if !e.mask.is_null() {
-                            let src = e.mask.add(i * e.mask_rs + v * $lanes);
-                            let act = if whole { $load(src) } else { $maskload(src, last) };
-                            kept = Some($cmp::<_CMP_GT_OQ>(act, $zero()));
-                        }
-                        if let (Some(kept), false) = (kept, e.mask_result) {
-                            x = $and(x, kept);
-                        }
-                        if e.beta != 0.0 {
-                            let src =
-                                if e.old.is_null() { c.cast_const() } else { e.old.add(i * e.old_rs + v * $lanes) };
-                            let old = if whole { $load(src) } else { $maskload(src, last) };
-                            x = $fma(beta, old, x);
-                        }
-                        if !e.bias.is_null() {
-                            x = $add(x, bias);
-                        }
-                        if e.relu {
-                            x = $max($zero(), x);
-                        }
-                        if let (Some(kept), true) = (kept, e.mask_result) {
-                            x = $and(x, kept);
-                        }
-                        if whole { $store(c, x) } else { $store_first(c, x, t.n - v * $lanes) }
-                    }
+                if full {
+                    $finish::<M, V, true>(t, last, acc);
+                } else {
+                    $finish::<M, V, false>(t, last, acc);
                 }
             }
         }
@@ -165,6 +203,7 @@ tiles!(
     f32_tile,
     f32_rows,
     f32_sum,
+    f32_finish,
     8,
     __m256,
     f32_mask,
@@ -186,6 +225,7 @@ tiles!(
     f64_tile,
     f64_rows,
     f64_sum,
+    f64_finish,
     4,
     __m256d,
     f64_mask,
