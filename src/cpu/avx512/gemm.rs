@@ -25,7 +25,7 @@ pub const F64_14X16: Gemm<f64> =
 const FAR: usize = 64;
 
 macro_rules! tiles {
-    ($t:ty, $dispatch:ident, $rows:ident, $sum:ident, $lanes:literal, $vector:ty, $mask:ty, $zero:ident, $broadcast:ident, $load:ident, $maskload:ident,
+    ($t:ty, $dispatch:ident, $rows:ident, $sum:ident, $finish:ident, $lanes:literal, $vector:ty, $mask:ty, $zero:ident, $broadcast:ident, $load:ident, $maskload:ident,
      $maskstore:ident, $fma:ident, $mul:ident, $add:ident, $max:ident, $cmp:ident, $keep:ident) => {
         /// # Safety
         /// AVX-512 is there; see [`Gemm::tile`].
@@ -111,6 +111,70 @@ macro_rules! tiles {
             *acc = sums;
         }
 
+        /// The epilogue of a tile, operation by operation, so that each is asked for once and not once a register.
+        ///
+        /// # Safety
+        /// As the tile's function; `columns` covers only those below n.
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        unsafe fn $finish<const M: usize, const V: usize>(
+            t: &Tile<$t>,
+            columns: [$mask; V],
+            mut acc: [[$vector; V]; M],
+        ) {
+            let e = &t.epilogue;
+            // SAFETY: element (i, j) of what is not null, i < M = m, j < n.
+            unsafe {
+                let load = |src: *const $t, v: usize| $maskload(columns[v], src.wrapping_add(v * $lanes));
+                let masked = |mut acc: [[$vector; V]; M]| {
+                    for i in 0..M {
+                        for v in 0..V {
+                            let act = load(e.mask.wrapping_add(i * e.mask_rs), v);
+                            acc[i][v] = $keep($cmp::<_CMP_GT_OQ>(act, $zero()), acc[i][v]);
+                        }
+                    }
+                    acc
+                };
+                let alpha = $broadcast(e.alpha);
+                for x in acc.as_flattened_mut() {
+                    *x = $mul(alpha, *x);
+                }
+                if !e.mask.is_null() && !e.mask_result {
+                    acc = masked(acc);
+                }
+                if e.beta != 0.0 {
+                    let beta = $broadcast(e.beta);
+                    let (old, rs) = if e.old.is_null() { (t.c.cast_const(), t.c_rs) } else { (e.old, e.old_rs) };
+                    for i in 0..M {
+                        for v in 0..V {
+                            acc[i][v] = $fma(beta, load(old.wrapping_add(i * rs), v), acc[i][v]);
+                        }
+                    }
+                }
+                if !e.bias.is_null() {
+                    for v in 0..V {
+                        let bias = load(e.bias, v);
+                        for i in 0..M {
+                            acc[i][v] = $add(acc[i][v], bias);
+                        }
+                    }
+                }
+                if e.relu {
+                    for x in acc.as_flattened_mut() {
+                        *x = $max($zero(), *x);
+                    }
+                }
+                if !e.mask.is_null() && e.mask_result {
+                    acc = masked(acc);
+                }
+                for i in 0..M {
+                    for v in 0..V {
+                        $maskstore(t.c.wrapping_add(i * t.c_rs + v * $lanes), columns[v], acc[i][v]);
+                    }
+                }
+            }
+        }
+
         /// A tile of `M` rows and at most `V` vectors of columns.
         ///
         /// # Safety
@@ -138,40 +202,7 @@ macro_rules! tiles {
                     (false, true) => $sum::<M, V>(t, Rows::near(size), Some(masks[V - 1]), &mut acc),
                     (false, false) => $sum::<M, V>(t, Rows::far(size * t.a_rs), Some(masks[V - 1]), &mut acc),
                 }
-                let e = &t.epilogue;
-                let (alpha, beta) = ($broadcast(e.alpha), $broadcast(e.beta));
-                for v in 0..V {
-                    let mut bias = $zero();
-                    if !e.bias.is_null() {
-                        bias = $maskload(masks[v], e.bias.wrapping_add(v * $lanes));
-                    }
-                    for i in 0..M {
-                        let c = t.c.wrapping_add(i * t.c_rs + v * $lanes);
-                        let mut x = $mul(alpha, acc[i][v]);
-                        let mut kept = masks[v];
-                        if !e.mask.is_null() {
-                            let act = $maskload(masks[v], e.mask.wrapping_add(i * e.mask_rs + v * $lanes));
-                            kept = $cmp::<_CMP_GT_OQ>(act, $zero());
-                        }
-                        if !e.mask_result {
-                            x = $keep(kept, x);
-                        }
-                        if e.beta != 0.0 {
-                            let old = e.old.wrapping_add(i * e.old_rs + v * $lanes);
-                            x = $fma(beta, $maskload(masks[v], if e.old.is_null() { c.cast_const() } else { old }), x);
-                        }
-                        if !e.bias.is_null() {
-                            x = $add(x, bias);
-                        }
-                        if e.relu {
-                            x = $max($zero(), x);
-                        }
-                        if e.mask_result {
-                            x = $keep(kept, x);
-                        }
-                        $maskstore(c, masks[v], x);
-                    }
-                }
+                $finish::<M, V>(t, masks, acc);
             }
         }
     };
@@ -182,6 +213,7 @@ tiles!(
     f32_tile,
     f32_rows,
     f32_sum,
+    f32_finish,
     16,
     __m512,
     __mmask16,
@@ -202,6 +234,7 @@ tiles!(
     f64_tile,
     f64_rows,
     f64_sum,
+    f64_finish,
     8,
     __m512d,
     __mmask8,

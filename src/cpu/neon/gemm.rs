@@ -36,7 +36,7 @@ pub const F64_8X6: Gemm<f64> = Gemm {
 };
 
 macro_rules! tiles {
-    ($t:ty, $dispatch:ident, $rows:ident, $block:ident, $single:ident, $lanes:literal, $splat:ident,
+    ($t:ty, $dispatch:ident, $rows:ident, $block:ident, $finish:ident, $single:ident, $lanes:literal, $vector:ty, $splat:ident,
      $load:ident, $store:ident, $fma:ident, $mul:ident, $add:ident, $max:ident, $gt:ident,
      $select:ident) => {
         /// # Safety
@@ -100,33 +100,62 @@ macro_rules! tiles {
                     a = a.wrapping_add(t.a_cs);
                     b = b.wrapping_add(t.b_rs);
                 }
-                let e = &t.epilogue;
+                $finish::<M, V>(t, acc);
+            }
+        }
+
+        /// The epilogue of a block, operation by operation, so that each is asked for once and not once a register.
+        ///
+        /// # Safety
+        /// As the block's function.
+        #[inline]
+        #[target_feature(enable = "neon")]
+        unsafe fn $finish<const M: usize, const V: usize>(t: &Tile<$t>, mut acc: [[$vector; V]; M]) {
+            let e = &t.epilogue;
+            // SAFETY: element (i, j) of what is not null, i < M = m, j in the first `V` vectors.
+            unsafe {
+                let masked = |mut acc: [[$vector; V]; M]| {
+                    for i in 0..M {
+                        for v in 0..V {
+                            let act = $load(e.mask.add(i * e.mask_rs + v * $lanes));
+                            acc[i][v] = $select($gt(act, $splat(0.0)), acc[i][v], $splat(0.0));
+                        }
+                    }
+                    acc
+                };
+                for x in acc.as_flattened_mut() {
+                    *x = $mul($splat(e.alpha), *x);
+                }
+                if !e.mask.is_null() && !e.mask_result {
+                    acc = masked(acc);
+                }
+                if e.beta != 0.0 {
+                    let (old, rs) = if e.old.is_null() { (t.c.cast_const(), t.c_rs) } else { (e.old, e.old_rs) };
+                    for i in 0..M {
+                        for v in 0..V {
+                            acc[i][v] = $fma(acc[i][v], $splat(e.beta), $load(old.add(i * rs + v * $lanes)));
+                        }
+                    }
+                }
+                if !e.bias.is_null() {
+                    for v in 0..V {
+                        let bias = $load(e.bias.add(v * $lanes));
+                        for i in 0..M {
+                            acc[i][v] = $add(acc[i][v], bias);
+                        }
+                    }
+                }
+                if e.relu {
+                    for x in acc.as_flattened_mut() {
+                        *x = $max(*x, $splat(0.0));
+                    }
+                }
+                if !e.mask.is_null() && e.mask_result {
+                    acc = masked(acc);
+                }
                 for i in 0..M {
                     for v in 0..V {
-                        let c = t.c.add(i * t.c_rs + v * $lanes);
-                        let mut x = $mul($splat(e.alpha), acc[i][v]);
-                        let mut kept = None;
-                        if !e.mask.is_null() {
-                            kept = Some($gt($load(e.mask.add(i * e.mask_rs + v * $lanes)), $splat(0.0)));
-                        }
-                        if let (Some(kept), false) = (kept, e.mask_result) {
-                            x = $select(kept, x, $splat(0.0));
-                        }
-                        if e.beta != 0.0 {
-                            let old = e.old.wrapping_add(i * e.old_rs + v * $lanes);
-                            let old = if e.old.is_null() { c.cast_const() } else { old };
-                            x = $fma(x, $splat(e.beta), $load(old));
-                        }
-                        if !e.bias.is_null() {
-                            x = $add(x, $load(e.bias.add(v * $lanes)));
-                        }
-                        if e.relu {
-                            x = $max(x, $splat(0.0));
-                        }
-                        if let (Some(kept), true) = (kept, e.mask_result) {
-                            x = $select(kept, x, $splat(0.0));
-                        }
-                        $store(c, x);
+                        $store(t.c.add(i * t.c_rs + v * $lanes), acc[i][v]);
                     }
                 }
             }
@@ -151,8 +180,8 @@ macro_rules! tiles {
                 let e = &t.epilogue;
                 for (i, &sum) in acc.iter().enumerate() {
                     let c = t.c.add(i * t.c_rs + j);
-                    let masked = !e.mask.is_null() && !(*e.mask.add(i * e.mask_rs + j) > 0.0);
-                    let mut x = if masked && !e.mask_result { 0.0 } else { e.alpha * sum };
+                    let kept = e.mask.is_null() || *e.mask.add(i * e.mask_rs + j) > 0.0;
+                    let mut x = if !kept && !e.mask_result { 0.0 } else { e.alpha * sum };
                     if e.beta != 0.0 {
                         let old = if e.old.is_null() { *c } else { *e.old.add(i * e.old_rs + j) };
                         x = <$t>::mul_add(e.beta, old, x);
@@ -160,7 +189,7 @@ macro_rules! tiles {
                     if !e.bias.is_null() {
                         x += *e.bias.add(j);
                     }
-                    *c = if (e.relu && x <= 0.0) || (masked && e.mask_result) { 0.0 } else { x };
+                    *c = if (e.relu && x <= 0.0) || (!kept && e.mask_result) { 0.0 } else { x };
                 }
             }
         }
@@ -172,8 +201,10 @@ tiles!(
     f32_tile,
     f32_rows,
     f32_block,
+    f32_finish,
     f32_single,
     4,
+    float32x4_t,
     vdupq_n_f32,
     vld1q_f32,
     vst1q_f32,
@@ -189,8 +220,10 @@ tiles!(
     f64_tile,
     f64_rows,
     f64_block,
+    f64_finish,
     f64_single,
     2,
+    float64x2_t,
     vdupq_n_f64,
     vld1q_f64,
     vst1q_f64,
