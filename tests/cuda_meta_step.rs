@@ -142,6 +142,7 @@ fn check(mut simulator: Simulator) {
         one(&wide, inner, turn);
     }
     eprintln!("{arch}: {count} meta-steps, largest difference {largest:.1e}");
+    simulator.assert_all_launched(&["episode"]);
 }
 
 /// The same on an architecture, if there are images for it.

@@ -104,6 +104,7 @@ fn peaks_are_measured_and_their_kernels_checked() {
         let sizes = PeakSizes { blocks: 2, steps: 5, bytes: 4096 };
         let peaks = Peaks::measure(&mut simulator, sizes).unwrap();
         assert!(peaks.operations > 0.0 && peaks.bytes > 0.0, "{peaks:?}");
+        simulator.assert_all_launched(&["peak"]);
     }
     // A sum with wrong signs; a copy that stores nothing.
     let edits: [fn(&str) -> String; 2] =

@@ -4,7 +4,9 @@
 use std::ops::Range;
 
 use super::plan::{StepPlan, THREADS};
+use crate::cuda::rows::{self, BagsAt, Grams};
 use crate::cuda::{Args, Device, Form, Gemm, Launch, Operand, Precision, Span};
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::meta::{Adapt, InnerLoop, MetaBatch, Order, Rates};
 use crate::model::InputKind;
@@ -83,29 +85,22 @@ impl Launches<'_> {
     /// Z = X W1^T + b1 of all query and support rows.
     fn first_layer<D: Device>(&self, device: &mut D) -> Result<()> {
         let (base, spans, shape) = (self.base, &self.plan.spans, &self.plan.shape);
-        let (rows, h, d) = (self.work.query + self.work.support, shape.hidden(), shape.input);
-        if rows == 0 {
+        let (count, h, d) = (self.work.query + self.work.support, shape.hidden(), shape.input);
+        if count == 0 {
             return Ok(());
         }
         if shape.kind == InputKind::Bag {
-            let args = Args::new()
-                .ptr(spans.offsets.at(base))
-                .ptr(spans.tokens.at(base))
-                .ptr(spans.inputs.at(base))
-                .ptr(spans.first.at(base))
-                .i32(h as i32)
-                .ptr(spans.bias.at(base))
-                .ptr(spans.z.at(base));
-            let launch = row_launch("bag_f32", rows, h);
+            let table = (spans.first.at(base), Dtype::F32);
+            let call = rows::bag(count, h, &self.bags(0), table, spans.bias.at(base), spans.z.at(base))?;
             // SAFETY: offsets, tokens and weights were uploaded for these rows, tokens name uploaded rows of the table,
             // and `z` has rows x h elements.
-            return unsafe { device.launch(&launch, &args) };
+            return unsafe { call.run(device) };
         }
         let operand = |address, ld| Operand { address, ld, stride: 0 };
         let gemm = Gemm {
             form: Form::Nt,
             precision: self.precision,
-            m: rows,
+            m: count,
             n: h,
             k: d,
             batch: 1,
@@ -128,38 +123,38 @@ impl Launches<'_> {
             return Ok(());
         }
         let (base, spans, limits) = (self.base, &self.plan.spans, &self.plan.limits);
-        let n = limits.support;
+        let (n, supports) = (limits.support, self.work.query);
         let sides = [
             (spans.query_rows, 0, spans.gram_query, limits.query),
-            (spans.support_rows, self.work.query, spans.gram, limits.support),
+            (spans.support_rows, supports, spans.gram, limits.support),
         ];
-        let launches = sides.map(|(rows, skipped, dst, m)| {
-            let args = Args::new().ptr(rows.at(base)).ptr(spans.support_rows.at(base));
-            match self.plan.shape.kind {
+        for (bounds, first, dst, m) in sides {
+            let grams = Grams {
+                episodes: self.work.episodes,
+                bounds: [bounds.at(base), spans.support_rows.at(base)],
+                most: [m, n],
+                dst: dst.at(base),
+                stride: m * n,
+            };
+            let call = match self.plan.shape.kind {
                 InputKind::Dense => {
-                    let at = |skipped: usize| spans.inputs.at(base) + (4 * skipped * self.plan.shape.input) as u64;
-                    let args = args.ptr(at(skipped)).ptr(at(self.work.query)).i32(self.plan.shape.input as i32);
-                    let tiles = m.div_ceil(32) * n.div_ceil(32);
-                    let grid = [tiles.max(1) as u32, self.work.episodes as u32, 1];
-                    let launch = Launch { kernel: "gram", grid, block: [THREADS, 1, 1], shared: 0 };
-                    (launch, args.ptr(dst.at(base)).i64((m * n) as i64))
+                    let d = self.plan.shape.input;
+                    let at = |row: usize| spans.inputs.at(base) + (4 * row * d) as u64;
+                    rows::gram(&grams, at(first), at(supports), d)?
                 }
-                InputKind::Bag => {
-                    let bags = |args: Args, skipped: usize| {
-                        let offsets = spans.offsets.at(base) + 4 * skipped as u64;
-                        args.ptr(offsets).ptr(spans.tokens.at(base)).ptr(spans.inputs.at(base))
-                    };
-                    let args = bags(bags(args, skipped), self.work.query);
-                    let grid = [(m * n).div_ceil(128).max(1) as u32, self.work.episodes as u32, 1];
-                    let launch = Launch { kernel: "gram_bags", grid, block: [128, 1, 1], shared: 0 };
-                    (launch, args.ptr(dst.at(base)).i64((m * n) as i64))
-                }
-            }
-        });
-        launches.iter().try_for_each(|(launch, args)| {
+                InputKind::Bag => rows::gram_bags(&grams, &self.bags(first), &self.bags(supports))?,
+            };
             // SAFETY: row bounds lie within the uploaded inputs; an episode's matrix has at most m x n elements.
-            unsafe { device.launch(launch, args) }
-        })
+            unsafe { call.run(device)? };
+        }
+        Ok(())
+    }
+
+    /// The uploaded bags from row `first` on.
+    fn bags(&self, first: usize) -> BagsAt {
+        let (base, spans) = (self.base, &self.plan.spans);
+        let offsets = spans.offsets.at(base) + 4 * first as u64;
+        BagsAt { offsets, tokens: spans.tokens.at(base), weights: spans.inputs.at(base) }
     }
 
     /// All inner steps, query passes and sweeps.
@@ -206,20 +201,13 @@ impl Launches<'_> {
         let used = self.work.used_rows();
         let (h, d, mean) = (shape.hidden(), shape.input, 1.0 / self.work.episodes as f32);
         if shape.kind == InputKind::Bag {
-            let args = Args::new()
-                .ptr(spans.runs.at(base))
-                .ptr(spans.examples.at(base))
-                .ptr(spans.shares.at(base))
-                .ptr(spans.z.at(base))
-                .i32(h as i32)
-                .ptr(0)
-                .ptr(spans.dfirst.at(base));
+            let (offsets, tokens) = (spans.runs.at(base), spans.examples.at(base));
+            let runs = BagsAt { offsets, tokens, weights: spans.shares.at(base) };
             // For as many rows as there may be: those that this batch has not are empty runs.
-            let rows = self.plan.table[0];
-            if rows > 0 {
-                // SAFETY: runs, examples and shares were uploaded for these rows; examples are rows of `z`.
-                unsafe { device.launch(&row_launch("bag_f32", rows, h), &args)? };
-            }
+            let z = (spans.z.at(base), Dtype::F32);
+            let call = rows::bag(self.plan.table[0], h, &runs, z, 0, spans.dfirst.at(base))?;
+            // SAFETY: runs, examples and shares were uploaded for these rows; examples are rows of `z`.
+            unsafe { call.run(device)? };
         } else {
             let at = |span: Span, ld: usize| {
                 let address = span.at(base) + (4 * used.start * ld) as u64;
@@ -244,21 +232,8 @@ impl Launches<'_> {
             unsafe { gemm.run(device)? };
         }
         let len = self.plan.row_len();
-        let args = Args::new()
-            .i32(self.work.episodes as i32)
-            .i64(len as i64)
-            .f32(mean)
-            .ptr(spans.rows.at(base))
-            .ptr(spans.mean.at(base));
-        let blocks = len.div_ceil(THREADS as usize) as u32;
-        let launch = Launch { kernel: "sum_rows", grid: [blocks, 1, 1], block: [THREADS, 1, 1], shared: 0 };
+        let call = rows::sum_rows(self.work.episodes, len, mean, spans.rows.at(base), spans.mean.at(base))?;
         // SAFETY: the episode kernel wrote `episodes` rows of `len` numbers; `mean` has `len`.
-        unsafe { device.launch(&launch, &args) }
+        unsafe { call.run(device) }
     }
-}
-
-/// A block for each of `rows`, threads for their columns.
-fn row_launch(kernel: &'static str, rows: usize, columns: usize) -> Launch {
-    let threads = columns.next_multiple_of(32).min(256) as u32;
-    Launch { kernel, grid: [rows as u32, 1, 1], block: [threads, 1, 1], shared: 0 }
 }
