@@ -11,8 +11,9 @@ use std::arch::x86_64::*;
 
 use super::pack;
 use super::rows::Rows;
-use super::tails::{f32_mask, f32_store_first, f64_mask, f64_store_first};
+use super::tails::{f32_mask, f64_mask};
 use crate::cpu::contract::{Gemm, Tile};
+use crate::cpu::lanes::finish;
 
 /// Single precision, 6 x 16: a 256 x 16 panel of B takes 16 KiB of the first-level cache.
 pub const F32_6X16: Gemm<f32> =
@@ -25,9 +26,8 @@ pub const F64_6X8: Gemm<f64> =
 const FAR: usize = 64;
 
 macro_rules! tiles {
-    ($t:ty, $dispatch:ident, $rows:ident, $sum:ident, $finish:ident, $lanes:literal, $vector:ty, $mask:ident, $zero:ident, $broadcast:ident,
-     $load:ident, $maskload:ident, $store:ident, $store_first:ident, $fma:ident, $mul:ident, $add:ident, $max:ident, $cmp:ident,
-     $and:ident) => {
+    ($t:ty, $dispatch:ident, $rows:ident, $sum:ident, $lanes:literal, $vector:ty, $mask:ident, $zero:ident, $broadcast:ident,
+     $load:ident, $maskload:ident, $fma:ident) => {
         /// # Safety
         /// AVX2 and FMA are there; see [`Gemm::tile`].
         unsafe fn $dispatch(t: &Tile<$t>) {
@@ -90,78 +90,6 @@ macro_rules! tiles {
             *acc = sums;
         }
 
-        /// The epilogue of a tile, operation by operation, so that each is asked for once and not once a register.
-        ///
-        /// # Safety
-        /// As the tile's function; `FULL`: no column is cut.
-        #[inline]
-        #[target_feature(enable = "avx2,fma")]
-        unsafe fn $finish<const M: usize, const V: usize, const FULL: bool>(
-            t: &Tile<$t>,
-            last: __m256i,
-            mut acc: [[$vector; V]; M],
-        ) {
-            let e = &t.epilogue;
-            // SAFETY: element (i, j) of what is not null, i < M = m, j < n: the mask covers only those.
-            unsafe {
-                let load = |src: *const $t, v: usize| {
-                    let src = src.add(v * $lanes);
-                    if FULL || v + 1 < V { $load(src) } else { $maskload(src, last) }
-                };
-                let masked = |mut acc: [[$vector; V]; M]| {
-                    for i in 0..M {
-                        for v in 0..V {
-                            let act = load(e.mask.add(i * e.mask_rs), v);
-                            acc[i][v] = $and(acc[i][v], $cmp::<_CMP_GT_OQ>(act, $zero()));
-                        }
-                    }
-                    acc
-                };
-                let alpha = $broadcast(&e.alpha);
-                for x in acc.as_flattened_mut() {
-                    *x = $mul(alpha, *x);
-                }
-                if !e.mask.is_null() && !e.mask_result {
-                    acc = masked(acc);
-                }
-                if e.beta != 0.0 {
-                    let beta = $broadcast(&e.beta);
-                    let (old, rs) = if e.old.is_null() { (t.c.cast_const(), t.c_rs) } else { (e.old, e.old_rs) };
-                    for i in 0..M {
-                        for v in 0..V {
-                            acc[i][v] = $fma(beta, load(old.add(i * rs), v), acc[i][v]);
-                        }
-                    }
-                }
-                if !e.bias.is_null() {
-                    for v in 0..V {
-                        let bias = load(e.bias, v);
-                        for i in 0..M {
-                            acc[i][v] = $add(acc[i][v], bias);
-                        }
-                    }
-                }
-                if e.relu {
-                    for x in acc.as_flattened_mut() {
-                        *x = $max($zero(), *x);
-                    }
-                }
-                if !e.mask.is_null() && e.mask_result {
-                    acc = masked(acc);
-                }
-                for i in 0..M {
-                    for v in 0..V {
-                        let c = t.c.add(i * t.c_rs + v * $lanes);
-                        if FULL || v + 1 < V {
-                            $store(c, acc[i][v])
-                        } else {
-                            $store_first(c, acc[i][v], t.n - v * $lanes)
-                        }
-                    }
-                }
-            }
-        }
-
         /// A tile of `M` rows and at most `V` vectors of columns.
         ///
         /// # Safety
@@ -189,9 +117,9 @@ macro_rules! tiles {
                     (false, false) => $sum::<M, V>(t, Rows::far(size * t.a_rs), false, last, &mut acc),
                 }
                 if full {
-                    $finish::<M, V, true>(t, last, acc);
+                    finish::<$vector, M, V, true>(t, acc);
                 } else {
-                    $finish::<M, V, false>(t, last, acc);
+                    finish::<$vector, M, V, false>(t, acc);
                 }
             }
         }
@@ -203,7 +131,6 @@ tiles!(
     f32_tile,
     f32_rows,
     f32_sum,
-    f32_finish,
     8,
     __m256,
     f32_mask,
@@ -211,21 +138,13 @@ tiles!(
     _mm256_broadcast_ss,
     _mm256_loadu_ps,
     _mm256_maskload_ps,
-    _mm256_storeu_ps,
-    f32_store_first,
-    _mm256_fmadd_ps,
-    _mm256_mul_ps,
-    _mm256_add_ps,
-    _mm256_max_ps,
-    _mm256_cmp_ps,
-    _mm256_and_ps
+    _mm256_fmadd_ps
 );
 tiles!(
     f64,
     f64_tile,
     f64_rows,
     f64_sum,
-    f64_finish,
     4,
     __m256d,
     f64_mask,
@@ -233,12 +152,5 @@ tiles!(
     _mm256_broadcast_sd,
     _mm256_loadu_pd,
     _mm256_maskload_pd,
-    _mm256_storeu_pd,
-    f64_store_first,
-    _mm256_fmadd_pd,
-    _mm256_mul_pd,
-    _mm256_add_pd,
-    _mm256_max_pd,
-    _mm256_cmp_pd,
-    _mm256_and_pd
+    _mm256_fmadd_pd
 );

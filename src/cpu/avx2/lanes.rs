@@ -62,6 +62,11 @@ impl Lanes for __m256 {
         unsafe { _mm256_max_ps(self, x) }
     }
     #[inline(always)]
+    unsafe fn where_positive(self, x: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_and_ps(self, _mm256_cmp_ps::<_CMP_GT_OQ>(x, _mm256_setzero_ps())) }
+    }
+    #[inline(always)]
     unsafe fn round(self) -> Self {
         // SAFETY: the trait's contract.
         unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self) }
@@ -159,6 +164,11 @@ impl Lanes for __m256d {
     unsafe fn max(self, x: Self) -> Self {
         // SAFETY: the trait's contract.
         unsafe { _mm256_max_pd(self, x) }
+    }
+    #[inline(always)]
+    unsafe fn where_positive(self, x: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_and_pd(self, _mm256_cmp_pd::<_CMP_GT_OQ>(x, _mm256_setzero_pd())) }
     }
     #[inline(always)]
     unsafe fn round(self) -> Self {

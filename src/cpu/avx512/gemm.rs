@@ -13,6 +13,7 @@ use std::arch::x86_64::*;
 use super::pack;
 use crate::cpu::avx2::Rows;
 use crate::cpu::contract::{Gemm, Tile};
+use crate::cpu::lanes::finish;
 
 /// Single precision, 14 x 32.
 pub const F32_14X32: Gemm<f32> =
@@ -25,8 +26,8 @@ pub const F64_14X16: Gemm<f64> =
 const FAR: usize = 64;
 
 macro_rules! tiles {
-    ($t:ty, $dispatch:ident, $rows:ident, $sum:ident, $finish:ident, $lanes:literal, $vector:ty, $mask:ty, $zero:ident, $broadcast:ident, $load:ident, $maskload:ident,
-     $maskstore:ident, $fma:ident, $mul:ident, $add:ident, $max:ident, $cmp:ident, $keep:ident) => {
+    ($t:ty, $dispatch:ident, $rows:ident, $sum:ident, $lanes:literal, $vector:ty, $mask:ty, $zero:ident, $broadcast:ident, $load:ident, $maskload:ident,
+     $fma:ident) => {
         /// # Safety
         /// AVX-512 is there; see [`Gemm::tile`].
         unsafe fn $dispatch(t: &Tile<$t>) {
@@ -111,78 +112,13 @@ macro_rules! tiles {
             *acc = sums;
         }
 
-        /// The epilogue of a tile, operation by operation, so that each is asked for once and not once a register.
-        ///
-        /// # Safety
-        /// As the tile's function; `columns` covers only those below n.
-        #[inline]
-        #[target_feature(enable = "avx512f")]
-        unsafe fn $finish<const M: usize, const V: usize>(
-            t: &Tile<$t>,
-            columns: [$mask; V],
-            mut acc: [[$vector; V]; M],
-        ) {
-            let e = &t.epilogue;
-            // SAFETY: element (i, j) of what is not null, i < M = m, j < n.
-            unsafe {
-                let load = |src: *const $t, v: usize| $maskload(columns[v], src.wrapping_add(v * $lanes));
-                let masked = |mut acc: [[$vector; V]; M]| {
-                    for i in 0..M {
-                        for v in 0..V {
-                            let act = load(e.mask.wrapping_add(i * e.mask_rs), v);
-                            acc[i][v] = $keep($cmp::<_CMP_GT_OQ>(act, $zero()), acc[i][v]);
-                        }
-                    }
-                    acc
-                };
-                let alpha = $broadcast(e.alpha);
-                for x in acc.as_flattened_mut() {
-                    *x = $mul(alpha, *x);
-                }
-                if !e.mask.is_null() && !e.mask_result {
-                    acc = masked(acc);
-                }
-                if e.beta != 0.0 {
-                    let beta = $broadcast(e.beta);
-                    let (old, rs) = if e.old.is_null() { (t.c.cast_const(), t.c_rs) } else { (e.old, e.old_rs) };
-                    for i in 0..M {
-                        for v in 0..V {
-                            acc[i][v] = $fma(beta, load(old.wrapping_add(i * rs), v), acc[i][v]);
-                        }
-                    }
-                }
-                if !e.bias.is_null() {
-                    for v in 0..V {
-                        let bias = load(e.bias, v);
-                        for i in 0..M {
-                            acc[i][v] = $add(acc[i][v], bias);
-                        }
-                    }
-                }
-                if e.relu {
-                    for x in acc.as_flattened_mut() {
-                        *x = $max($zero(), *x);
-                    }
-                }
-                if !e.mask.is_null() && e.mask_result {
-                    acc = masked(acc);
-                }
-                for i in 0..M {
-                    for v in 0..V {
-                        $maskstore(t.c.wrapping_add(i * t.c_rs + v * $lanes), columns[v], acc[i][v]);
-                    }
-                }
-            }
-        }
-
         /// A tile of `M` rows and at most `V` vectors of columns.
         ///
         /// # Safety
         /// AVX-512 is there; see [`Gemm::tile`]; `t.m == M` and `t.n` lies above `V - 1` vectors and not above `V`.
         #[target_feature(enable = "avx512f")]
         unsafe fn $rows<const M: usize, const V: usize>(t: &Tile<$t>) {
-            let mut masks = [<$mask>::MAX; V];
-            masks[V - 1] = <$mask>::MAX >> (V * $lanes - t.n);
+            let tail = <$mask>::MAX >> (V * $lanes - t.n);
             let mut acc = [[$zero(); V]; M];
             // SAFETY: p < k, i < M = m; the masks read and write only columns below n.
             unsafe {
@@ -199,10 +135,14 @@ macro_rules! tiles {
                 match (t.n == V * $lanes, t.a_rs == 1) {
                     (true, true) => $sum::<M, V>(t, Rows::near(size), None, &mut acc),
                     (true, false) => $sum::<M, V>(t, Rows::far(size * t.a_rs), None, &mut acc),
-                    (false, true) => $sum::<M, V>(t, Rows::near(size), Some(masks[V - 1]), &mut acc),
-                    (false, false) => $sum::<M, V>(t, Rows::far(size * t.a_rs), Some(masks[V - 1]), &mut acc),
+                    (false, true) => $sum::<M, V>(t, Rows::near(size), Some(tail), &mut acc),
+                    (false, false) => $sum::<M, V>(t, Rows::far(size * t.a_rs), Some(tail), &mut acc),
                 }
-                $finish::<M, V>(t, masks, acc);
+                if t.n == V * $lanes {
+                    finish::<$vector, M, V, true>(t, acc);
+                } else {
+                    finish::<$vector, M, V, false>(t, acc);
+                }
             }
         }
     };
@@ -213,7 +153,6 @@ tiles!(
     f32_tile,
     f32_rows,
     f32_sum,
-    f32_finish,
     16,
     __m512,
     __mmask16,
@@ -221,20 +160,13 @@ tiles!(
     _mm512_set1_ps,
     _mm512_loadu_ps,
     _mm512_maskz_loadu_ps,
-    _mm512_mask_storeu_ps,
-    _mm512_fmadd_ps,
-    _mm512_mul_ps,
-    _mm512_add_ps,
-    _mm512_max_ps,
-    _mm512_cmp_ps_mask,
-    _mm512_maskz_mov_ps
+    _mm512_fmadd_ps
 );
 tiles!(
     f64,
     f64_tile,
     f64_rows,
     f64_sum,
-    f64_finish,
     8,
     __m512d,
     __mmask8,
@@ -242,11 +174,5 @@ tiles!(
     _mm512_set1_pd,
     _mm512_loadu_pd,
     _mm512_maskz_loadu_pd,
-    _mm512_mask_storeu_pd,
-    _mm512_fmadd_pd,
-    _mm512_mul_pd,
-    _mm512_add_pd,
-    _mm512_max_pd,
-    _mm512_cmp_pd_mask,
-    _mm512_maskz_mov_pd
+    _mm512_fmadd_pd
 );

@@ -4,11 +4,13 @@
 
 mod col_sum;
 mod few_columns;
+mod finish;
 mod fma_chains;
 mod softmax_xent;
 
 pub use col_sum::col_sum;
 pub use few_columns::few_columns;
+pub use finish::finish;
 pub use fma_chains::{CHAINS, fma_chains};
 pub use softmax_xent::{softmax_xent, softmax_xent_rop};
 
@@ -44,6 +46,8 @@ pub trait Lanes: Copy {
     unsafe fn fma(self, b: Self, c: Self) -> Self;
     /// The larger; where `x` is NaN, NaN.
     unsafe fn max(self, x: Self) -> Self;
+    /// `self` in lanes where `x > 0`, elsewhere 0.
+    unsafe fn where_positive(self, x: Self) -> Self;
     /// The nearest integer, ties to even.
     unsafe fn round(self) -> Self;
     /// `self * 2^n` for integers n whose power is a normal number; 0 where `x < floor`.

@@ -10,6 +10,7 @@
 use std::arch::aarch64::*;
 
 use crate::cpu::contract::{Gemm, Tile};
+use crate::cpu::lanes::finish;
 use crate::cpu::scalar;
 
 /// Single precision, 8 x 12: a 256 x 12 panel of B takes 12 KiB of the first-level cache.
@@ -36,9 +37,8 @@ pub const F64_8X6: Gemm<f64> = Gemm {
 };
 
 macro_rules! tiles {
-    ($t:ty, $dispatch:ident, $rows:ident, $block:ident, $finish:ident, $single:ident, $lanes:literal, $vector:ty, $splat:ident,
-     $load:ident, $store:ident, $fma:ident, $mul:ident, $add:ident, $max:ident, $gt:ident,
-     $select:ident) => {
+    ($t:ty, $dispatch:ident, $rows:ident, $block:ident, $single:ident, $lanes:literal, $vector:ty, $splat:ident,
+     $load:ident, $fma:ident) => {
         /// # Safety
         /// NEON is there; see [`Gemm::tile`].
         unsafe fn $dispatch(t: &Tile<$t>) {
@@ -100,64 +100,7 @@ macro_rules! tiles {
                     a = a.wrapping_add(t.a_cs);
                     b = b.wrapping_add(t.b_rs);
                 }
-                $finish::<M, V>(t, acc);
-            }
-        }
-
-        /// The epilogue of a block, operation by operation, so that each is asked for once and not once a register.
-        ///
-        /// # Safety
-        /// As the block's function.
-        #[inline]
-        #[target_feature(enable = "neon")]
-        unsafe fn $finish<const M: usize, const V: usize>(t: &Tile<$t>, mut acc: [[$vector; V]; M]) {
-            let e = &t.epilogue;
-            // SAFETY: element (i, j) of what is not null, i < M = m, j in the first `V` vectors.
-            unsafe {
-                let masked = |mut acc: [[$vector; V]; M]| {
-                    for i in 0..M {
-                        for v in 0..V {
-                            let act = $load(e.mask.add(i * e.mask_rs + v * $lanes));
-                            acc[i][v] = $select($gt(act, $splat(0.0)), acc[i][v], $splat(0.0));
-                        }
-                    }
-                    acc
-                };
-                for x in acc.as_flattened_mut() {
-                    *x = $mul($splat(e.alpha), *x);
-                }
-                if !e.mask.is_null() && !e.mask_result {
-                    acc = masked(acc);
-                }
-                if e.beta != 0.0 {
-                    let (old, rs) = if e.old.is_null() { (t.c.cast_const(), t.c_rs) } else { (e.old, e.old_rs) };
-                    for i in 0..M {
-                        for v in 0..V {
-                            acc[i][v] = $fma(acc[i][v], $splat(e.beta), $load(old.add(i * rs + v * $lanes)));
-                        }
-                    }
-                }
-                if !e.bias.is_null() {
-                    for v in 0..V {
-                        let bias = $load(e.bias.add(v * $lanes));
-                        for i in 0..M {
-                            acc[i][v] = $add(acc[i][v], bias);
-                        }
-                    }
-                }
-                if e.relu {
-                    for x in acc.as_flattened_mut() {
-                        *x = $max(*x, $splat(0.0));
-                    }
-                }
-                if !e.mask.is_null() && e.mask_result {
-                    acc = masked(acc);
-                }
-                for i in 0..M {
-                    for v in 0..V {
-                        $store(t.c.add(i * t.c_rs + v * $lanes), acc[i][v]);
-                    }
-                }
+                finish::<$vector, M, V, true>(t, acc);
             }
         }
 
@@ -196,41 +139,5 @@ macro_rules! tiles {
     };
 }
 
-tiles!(
-    f32,
-    f32_tile,
-    f32_rows,
-    f32_block,
-    f32_finish,
-    f32_single,
-    4,
-    float32x4_t,
-    vdupq_n_f32,
-    vld1q_f32,
-    vst1q_f32,
-    vfmaq_f32,
-    vmulq_f32,
-    vaddq_f32,
-    vmaxq_f32,
-    vcgtq_f32,
-    vbslq_f32
-);
-tiles!(
-    f64,
-    f64_tile,
-    f64_rows,
-    f64_block,
-    f64_finish,
-    f64_single,
-    2,
-    float64x2_t,
-    vdupq_n_f64,
-    vld1q_f64,
-    vst1q_f64,
-    vfmaq_f64,
-    vmulq_f64,
-    vaddq_f64,
-    vmaxq_f64,
-    vcgtq_f64,
-    vbslq_f64
-);
+tiles!(f32, f32_tile, f32_rows, f32_block, f32_single, 4, float32x4_t, vdupq_n_f32, vld1q_f32, vfmaq_f32);
+tiles!(f64, f64_tile, f64_rows, f64_block, f64_single, 2, float64x2_t, vdupq_n_f64, vld1q_f64, vfmaq_f64);

@@ -66,6 +66,11 @@ impl Lanes for float32x4_t {
         unsafe { vmaxq_f32(self, x) }
     }
     #[inline(always)]
+    unsafe fn where_positive(self, x: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { vbslq_f32(vcgtq_f32(x, vdupq_n_f32(0.0)), self, vdupq_n_f32(0.0)) }
+    }
+    #[inline(always)]
     unsafe fn round(self) -> Self {
         // SAFETY: the trait's contract.
         unsafe { vrndnq_f32(self) }
@@ -160,6 +165,11 @@ impl Lanes for float64x2_t {
     unsafe fn max(self, x: Self) -> Self {
         // SAFETY: the trait's contract.
         unsafe { vmaxq_f64(self, x) }
+    }
+    #[inline(always)]
+    unsafe fn where_positive(self, x: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { vbslq_f64(vcgtq_f64(x, vdupq_n_f64(0.0)), self, vdupq_n_f64(0.0)) }
     }
     #[inline(always)]
     unsafe fn round(self) -> Self {
