@@ -108,7 +108,8 @@ impl<T: KernelElement> Core<'_, T> {
         let gram = self.grams.map(|g| g.0);
         if let (Some(rate), false) = (self.rates.single(), self.sizes.forms_velocities()) {
             let mut saved = saved_pass(slot.pass, self.shape, &self.support, self.sizes.n);
-            self.first_acts(lane, gram, k, state, self.z0, &mut saved)?;
+            let (first, relu) = (saved.first_mut(self.shape), self.shape.layers() > 1);
+            self.pre_activations(lane, gram, k, state, self.z0, first, relu)?;
             return self.plain_step(lane, rate, state, slot.phi, &mut saved);
         }
         self.pre_activations(lane, gram, k, state, self.z0, z, false)?;
@@ -145,20 +146,6 @@ impl<T: KernelElement> Core<'_, T> {
                 Ok(())
             }
         }
-    }
-
-    /// The first layer's part of a pass, straight from `z0`.
-    fn first_acts(
-        &self,
-        lane: &mut Lane<T>,
-        gram: Option<MatRef<T>>,
-        k: usize,
-        state: &State<T>,
-        z0: &[T],
-        saved: &mut mlp::Saved<T>,
-    ) -> Result<()> {
-        let relu = self.shape.layers() > 1;
-        self.pre_activations(lane, gram, k, state, z0, saved.first_mut(self.shape), relu)
     }
 
     /// A step of plain SGD from what `saved` holds of the first layer: C takes its gradient as it is formed.
@@ -271,7 +258,8 @@ impl<T: KernelElement> Core<'_, T> {
     ) -> Result<T> {
         let Memory { state, query, eps, v, slots, pass, .. } = memory;
         let mut saved = self.saved_query(query);
-        self.first_acts(lane, self.grams.map(|g| g.1), k, state, self.z0_query, &mut saved)?;
+        let (first, relu) = (saved.first_mut(self.shape), self.shape.layers() > 1);
+        self.pre_activations(lane, self.grams.map(|g| g.1), k, state, self.z0_query, first, relu)?;
         let targets = Some((&self.query, self.query.scale(self.sizes.m, self.shape.outputs())));
         let loss = mlp::forward_from_first(lane, self.shape, state.phi, targets, &mut saved)?;
         if matches!(self.inner.order, Order::Evaluate | Order::Displacement) {

@@ -104,16 +104,12 @@ impl<T: KernelElement> Core<'_, T> {
         [v, u]: [&mut [T]; 2],
         back: &mut Back<T>,
     ) -> Result<()> {
-        match self.rates.single() {
-            Some(rate) if !self.sizes.forms_velocities() => {
-                return self.plain_adjoints(lane, k, rate, slot, [v, u], back);
-            }
-            _ => {
-                self.velocity_adjoints(lane, k, v, back)?;
-                back.rz.copy_from_slice(back.e_bar);
-                self.hessian_product(lane, slot, mlp::Direction::Along(back.m_bar), v, back.rz, back.scratch)?;
-            }
+        if let (Some(rate), false) = (self.rates.single(), self.sizes.forms_velocities()) {
+            return self.plain_adjoints(lane, k, rate, slot, [v, u], back);
         }
+        self.velocity_adjoints(lane, k, v, back)?;
+        back.rz.copy_from_slice(back.e_bar);
+        self.hessian_product(lane, slot, mlp::Direction::Along(back.m_bar), v, back.rz, back.scratch)?;
         lane.axpy(slot.share.first().copied().unwrap_or(T::ONE), back.rz, u)?;
         match self.grams {
             Some((gram, _)) if k > 0 => {
