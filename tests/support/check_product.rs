@@ -9,7 +9,7 @@ use metaglot::{Element, MatMut, MatRef, Purpose, Result, Rng};
 use super::cases::{Fused, Masked, Product, ProductCase};
 use super::padded::Padded;
 use super::tables::{Tables, assert_met, label};
-use super::truth::{self, Precision, Wanted, precision};
+use super::truth::{self, Wanted, precision};
 
 /// The operands of a case.
 pub struct Operands<T> {
@@ -53,7 +53,8 @@ impl<T: Element> Operands<T> {
         Self { a, b, bias, c }
     }
 
-    fn wanted(&self, case: &ProductCase) -> Vec<Wanted> {
+    /// The truth, with what is fused to it; the old values are those of `c`, and without a mask `mask` is not looked at.
+    fn wanted(&self, case: &ProductCase, fused: &Fused, mask: &Padded<T>) -> Vec<Wanted> {
         let p = precision::<T>();
         let (alpha, beta) = factors(case);
         let (alpha, beta) = (T::from_f64(alpha).to_f64(), T::from_f64(beta).to_f64());
@@ -61,16 +62,37 @@ impl<T: Element> Operands<T> {
             let a = |q| if turns_a(case.product) { self.a.at(q, i) } else { self.a.at(i, q) };
             let b = |q| if turns_b(case.product) { self.b.at(j, q) } else { self.b.at(q, j) };
             let bias = match case.product {
-                Product::Linear | Product::LinearRelu => Some(self.bias.at(0, j)),
                 Product::Gram => Some(1.0),
-                _ => None,
+                _ => fused.bias.then(|| self.bias.at(0, j)),
             };
             let old = if beta == 0.0 { 0.0 } else { self.c.at(i, j) };
-            let x = truth::product(p, (0..case.k).map(|q| (a(q), b(q))), alpha, beta, old, bias);
-            if case.product == Product::LinearRelu { truth::relu(x) } else { x }
+            let zero = |masked| fused.mask == Some(masked) && (mask.at(i, j) <= 0.0 || mask.at(i, j).is_nan());
+            let k = if zero(Masked::Product) { 0 } else { case.k };
+            let x = truth::product(p, (0..k).map(|q| (a(q), b(q))), alpha, beta, old, bias);
+            match fused.relu {
+                _ if zero(Masked::Result) => Wanted::exactly(0.0),
+                true => truth::relu(x),
+                false => x,
+            }
         };
         (0..case.m).flat_map(|i| (0..case.n).map(move |j| (i, j))).map(|(i, j)| one(i, j)).collect()
     }
+}
+
+/// What a layer's entry point fuses to its product.
+fn of_entry(product: Product) -> Fused {
+    let relu = product == Product::LinearRelu;
+    Fused { old: false, bias: relu || product == Product::Linear, relu, mask: None }
+}
+
+/// Compares with the truth, but that ReLU may turn NaN into 0.
+fn assert_met_with_relu(what: &str, wanted: &[Wanted], found: &[f64], relu: bool) {
+    assert_eq!(wanted.len(), found.len(), "{what}");
+    let allowed = |(w, &f): (&Wanted, &f64)| {
+        if relu && w.value.is_nan() && f == 0.0 { Wanted::exactly(0.0) } else { *w }
+    };
+    let wanted: Vec<Wanted> = wanted.iter().zip(found).map(allowed).collect();
+    assert_met(what, &wanted, found);
 }
 
 /// One product through a lane.
@@ -107,20 +129,14 @@ fn call_team<T: KernelElement>(team: &mut Team<T>, case: &ProductCase, o: &Opera
 /// All tables and teams against the truth; each team against its lane bit for bit.
 pub fn product<T: KernelElement>(tables: &mut Tables<T>, case: &ProductCase) {
     let o = Operands::<T>::new(case);
-    let mut wanted = o.wanted(case);
+    let fused = of_entry(case.product);
+    let wanted = o.wanted(case, &fused, &o.c);
     let mut of_lane = vec![];
     for (isa, lane) in &mut tables.lanes {
         let (mut c, what) = (o.c.clone(), label::<T>(*isa, 1, "product", case));
         call(lane, case, o.a.view(), o.b.view(), o.bias.slice(), c.view_mut()).unwrap();
         c.assert_frame(&what);
-        let found = c.values();
-        for (w, &f) in wanted.iter_mut().zip(&found) {
-            // ReLU may turn NaN into 0.
-            if case.product == Product::LinearRelu && w.value.is_nan() && f == 0.0 {
-                *w = Wanted::exactly(0.0);
-            }
-        }
-        assert_met(&what, &wanted, &found);
+        assert_met_with_relu(&what, &wanted, &c.values(), fused.relu);
         of_lane.push((*isa, c.bits()));
     }
     for (isa, threads, team) in &mut tables.teams {
@@ -133,15 +149,15 @@ pub fn product<T: KernelElement>(tables: &mut Tables<T>, case: &ProductCase) {
     }
 }
 
-/// A product with what is fused to it, on all tables, against the truth. Old values that must not be read are NaN.
+/// A product with what is fused to it, on all tables, against the truth. Values that must not be read are NaN: old ones
+/// where beta is 0, and the result where the old values lie elsewhere.
 pub fn fused<T: KernelElement>(tables: &mut Tables<T>, case: &ProductCase, fused: &Fused) {
-    let mut o = Operands::<T>::new(case);
+    let o = Operands::<T>::new(case);
     let mut rng = Rng::new(case.seed, 1, 0, Purpose::Data);
-    let old = Padded::<T>::matrix(case.m, case.n, (case.gap + 3) % 4, 4, || rng.normal());
-    let old = if fused.old { std::mem::replace(&mut o.c, all_nan(&old, case)) } else { old };
     let kinds = [0.0, -0.0, f64::NAN, 1e-40, 1.0, f64::INFINITY, -1.0];
     let mask = Padded::<T>::matrix(case.m, case.n, (case.gap + 4) % 3, 2, || kinds[rng.below(kinds.len())]);
-    let wanted = fused_wanted(case, fused, &o, if fused.old { &old } else { &o.c }, &mask);
+    let unread = Padded::<T>::matrix(case.m, case.n, (case.gap + 3) % 4, 4, || f64::NAN);
+    let wanted = o.wanted(case, fused, &mask);
     let form = match case.product {
         Product::Nn => Form::Nn,
         Product::Tn => Form::Tn,
@@ -150,7 +166,7 @@ pub fn fused<T: KernelElement>(tables: &mut Tables<T>, case: &ProductCase, fused
     let finish = Finish {
         alpha: T::from_f64(case.alpha),
         beta: T::from_f64(case.beta),
-        old: fused.old.then(|| old.view()),
+        old: fused.old.then(|| o.c.view()),
         bias: fused.bias.then(|| o.bias.slice()),
         relu: fused.relu,
         mask: fused.mask.map(|masked| match masked {
@@ -159,53 +175,12 @@ pub fn fused<T: KernelElement>(tables: &mut Tables<T>, case: &ProductCase, fused
         }),
     };
     for (isa, lane) in &mut tables.lanes {
-        let (mut c, what) = (o.c.clone(), label::<T>(*isa, 1, "fused product", &(case, fused)));
+        let what = label::<T>(*isa, 1, "fused product", &(case, fused));
+        let mut c = if fused.old { unread.clone() } else { o.c.clone() };
         lane.product(form, o.a.view(), o.b.view(), c.view_mut(), finish).unwrap();
         c.assert_frame(&what);
-        let found = c.values();
-        let mut wanted = wanted.clone();
-        for (w, &f) in wanted.iter_mut().zip(&found) {
-            // ReLU may turn NaN into 0.
-            if fused.relu && w.value.is_nan() && f == 0.0 {
-                *w = Wanted::exactly(0.0);
-            }
-        }
-        assert_met(&what, &wanted, &found);
+        assert_met_with_relu(&what, &wanted, &c.values(), fused.relu);
     }
-}
-
-/// A result that must not be read.
-fn all_nan<T: Element>(like: &Padded<T>, case: &ProductCase) -> Padded<T> {
-    let gap = like.whole().2 - case.n;
-    Padded::matrix(case.m, case.n, gap, 6, || f64::NAN)
-}
-
-fn fused_wanted<T: Element>(
-    case: &ProductCase,
-    fused: &Fused,
-    o: &Operands<T>,
-    old: &Padded<T>,
-    mask: &Padded<T>,
-) -> Vec<Wanted> {
-    let [alpha, beta] = [case.alpha, case.beta].map(|x| T::from_f64(x).to_f64());
-    let p: Precision = precision::<T>();
-    let one = |i: usize, j: usize| {
-        let term = |q| {
-            let a = if turns_a(case.product) { o.a.at(q, i) } else { o.a.at(i, q) };
-            (a, if turns_b(case.product) { o.b.at(j, q) } else { o.b.at(q, j) })
-        };
-        let kept = mask.at(i, j) > 0.0;
-        let k = if fused.mask == Some(Masked::Product) && !kept { 0 } else { case.k };
-        let old = if beta == 0.0 { 0.0 } else { old.at(i, j) };
-        let bias = fused.bias.then(|| o.bias.at(0, j));
-        let x = truth::product(p, (0..k).map(term), alpha, beta, old, bias);
-        match (fused.mask, fused.relu) {
-            (Some(Masked::Result), _) if !kept => Wanted::exactly(0.0),
-            (_, true) => truth::relu(x),
-            _ => x,
-        }
-    };
-    (0..case.m).flat_map(|i| (0..case.n).map(move |j| (i, j))).map(|(i, j)| one(i, j)).collect()
 }
 
 /// A product with few columns on all tables, with and without a bias, against the truth; cut at any row, the same bits.
@@ -214,7 +189,7 @@ pub fn few_columns<T: KernelElement>(tables: &mut Tables<T>, case: &ProductCase)
     let (alpha, beta) = (T::from_f64(case.alpha), T::from_f64(case.beta));
     for with_bias in [false, true] {
         let fused = Fused { old: false, bias: with_bias, relu: false, mask: None };
-        let wanted = fused_wanted(case, &fused, &o, &o.c, &o.c);
+        let wanted = o.wanted(case, &fused, &o.c);
         let bias = with_bias.then(|| o.bias.slice());
         for (isa, lane) in &mut tables.lanes {
             let (mut c, what) = (o.c.clone(), label::<T>(*isa, 1, "few_columns", &(case, with_bias)));
