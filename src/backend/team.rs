@@ -2,7 +2,7 @@
 
 use super::ops::{Finish, Form, Lane, check_len, operands};
 use crate::cpu::contract::Epilogue;
-use crate::cpu::{Cpu, GemmOperands, KernelElement, TableElement, gemm, part};
+use crate::cpu::{COLUMNS_THAT_PAY_FOR_A, Cpu, GemmOperands, KernelElement, TableElement, gemm, part};
 use crate::error::{Error, Result};
 use crate::view::{Bags, MatMut, MatRef};
 
@@ -14,8 +14,6 @@ pub struct Team<T: KernelElement> {
 
 /// Elements of a panel that many products are added to: 256 KiB of f32, half of a second-level cache.
 const PANEL_ELEMENTS: usize = 1 << 16;
-/// Columns such a panel has at least.
-const NARROWEST_PANEL: usize = 192;
 
 /// A pointer that threads may share because each writes its own rows or columns.
 #[derive(Clone, Copy)]
@@ -130,10 +128,10 @@ impl<T: KernelElement> Team<T> {
             let by_rows = m / kernel.mr >= n / kernel.nr;
             let own = |wanted: bool, len, unit| if wanted { part(len, unit, lane.lanes, lane.index) } else { 0..len };
             let (rows, cols) = (own(by_rows, m, kernel.mr), own(!by_rows, n, kernel.nr));
-            // A panel of C stays in the second-level cache while all parts are added to it.
-            // Where it would be too narrow for that, the other operand would be read too often.
+            // A panel of C stays in the second-level cache while all parts are added to it; not where it would be so
+            // narrow that A is not packed and is read anew for each.
             let panel = PANEL_ELEMENTS / rows.len().max(1) / kernel.nr * kernel.nr;
-            let panel = if panel < NARROWEST_PANEL { kernel.nc } else { panel.min(kernel.nc) };
+            let panel = if panel < COLUMNS_THAT_PAY_FOR_A { kernel.nc } else { panel.min(kernel.nc) };
             for j in cols.clone().step_by(panel) {
                 let width = panel.min(cols.end - j);
                 for i in 0..parts {

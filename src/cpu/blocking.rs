@@ -51,7 +51,7 @@ pub(crate) fn part(n: usize, unit: usize, parts: usize, index: usize) -> Range<u
 /// Rows of A from which packing a B that lies well pays: its copy is then a few percent of the work.
 const ROWS_THAT_PAY_FOR_B: usize = 48;
 /// Columns of B from which packing A pays.
-const COLUMNS_THAT_PAY_FOR_A: usize = 192;
+pub(crate) const COLUMNS_THAT_PAY_FOR_A: usize = 192;
 
 /// Which part of C is computed.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use contract::{GatherSum, Kernels, Ops};
 use half::{bf16, f16};
 
-pub(crate) use blocking::{GemmOperands, gemm, pack_len, part, symmetric_gemm};
+pub(crate) use blocking::{COLUMNS_THAT_PAY_FOR_A, GemmOperands, gemm, pack_len, part, symmetric_gemm};
 
 /// An instruction set the kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
