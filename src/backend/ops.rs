@@ -16,8 +16,8 @@ pub struct Lane<T: KernelElement> {
     pub(super) lanes: usize,
 }
 
-/// What a product does with its result: `alpha * sum`, masked; `+ beta * old`, plus a bias a column; then ReLU, or the
-/// mask of the result.
+/// What a product does with its result, in this order: `alpha * sum`, a mask of the product, `+ beta * old`, a bias a column,
+/// ReLU, a mask of the result.
 #[derive(Clone, Copy)]
 pub struct Finish<'a, T> {
     /// Scales the sum.
@@ -205,7 +205,10 @@ impl<T: KernelElement> Lane<T> {
     }
 
     /// `c = alpha * a b^T + beta * c`, plus a bias a column if given, as [`Lane::gemm_nt`] and [`Lane::linear`] have it; where b
-    /// has few rows by a kernel of its own, whose sums have another order. a: m x k, b: n x k, c: m x n.
+    /// has at most 8 rows by a kernel of its own, whose sums have another order. a: m x k, b: n x k, c: m x n.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where an operand's size does not match the others.
     pub fn few_columns(
         &mut self,
         alpha: T,

@@ -17,8 +17,8 @@ use half::{bf16, f16};
 
 use super::Isa;
 
-/// What is done with a finished element of a GEMM, in this order: `alpha * sum`, masked; `+ beta * old`, `+ bias`; then
-/// ReLU, or the mask where it is of the result.
+/// What is done with a finished element of a GEMM, in this order: `alpha * sum`, masked where the mask is of the product;
+/// `+ beta * old`, `+ bias`, ReLU; masked where the mask is of the result.
 #[derive(Clone, Copy, Debug)]
 pub struct Epilogue<T> {
     /// Scales the sum of products.
