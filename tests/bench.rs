@@ -46,6 +46,12 @@ fn operations_follow_order_and_size() {
 }
 
 #[test]
+fn without_steps_a_long_table_stays_in_gram_space() {
+    let found = &objects("meta --bag --vocabulary 5000 --hidden 16 --tokens 20 --tasks 4 --steps 0 --reps 1 --json")[0];
+    assert_eq!(found["path"], "gram", "the plain form passes over the whole table for each episode: {found}");
+}
+
+#[test]
 fn a_case_gives_the_loss_that_grad_gives() {
     let folder = tempfile::tempdir().unwrap();
     let case = folder.path().join("case.safetensors");

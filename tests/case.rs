@@ -66,7 +66,7 @@ fn operations_are_counted_as_the_products_say() {
     assert_eq!(found.gram, 2 * (2 * z + grams + inner + head));
     let weights = 10 * 8 + 8 + 9 * 3;
     let step = 10 * (4 * 10) * 8 + 24 * 4 * (9 * 3) + 8 * weights;
-    assert_eq!(found.dense, 2 * (2 * step + 4 * 60 * 8 + 6 * 6 * (9 * 3)));
+    assert_eq!(found.dense, 2 * (8 * weights + 2 * step + 4 * 60 * 8 + 6 * 6 * (9 * 3)));
     assert_eq!(found.joint, 2 * (4 * 60 * 8 + 6 * 6 * (9 * 3)));
 }
 

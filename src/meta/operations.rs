@@ -10,7 +10,8 @@
 //!
 //! Gram space    once: 2 (E + E') H for Z_0 and Z'_0, as much for dW1; G and G'; G' delta and its transpose 4 N M H
 //!               a step: 2 N^2 H + 6 N P forward, and in second order 2 N^2 H + 12 N P back
-//! plain form    a step: 4 E H + 6 N P and the update of all weights; in second order 6 E H + 18 N P more
+//! plain form    an episode: passes over all weights
+//!               a step: 4 E H + 6 N P and the update of all weights; in second order 6 E H + 18 N P more
 //! both          the query pass 6 M P; in the plain form also 4 E' H
 //! ```
 #![forbid(unsafe_code)]
@@ -45,6 +46,9 @@ struct Sizes {
     all: u64,
 }
 
+/// Passes over all weights that an episode of the plain form makes without a step: weights copied twice; velocity, adjoint
+/// and gradient cleared; the gradient added to the adjoint; that compared with infinity and added to the batch's.
+const EPISODE_PASSES: u64 = 8;
 /// Passes over all weights that one step of the plain form makes forward: read gradient, form the velocity, copy, update;
 /// and back: the velocity's adjoint, its product with the Hessian added.
 const PASSES: [u64; 2] = [4, 4];
@@ -106,7 +110,7 @@ impl Sizes {
     fn dense(self, inner: &InnerLoop) -> u64 {
         let Self { n, m, support, query, h, head, all } = self;
         let (forward, back) = self.passes(inner);
-        let passes = PASSES[0] * forward + PASSES[1] * back;
+        let passes = EPISODE_PASSES + PASSES[0] * forward + PASSES[1] * back;
         (4 * support * h + 6 * n * head) * forward
             + (6 * support * h + 18 * n * head) * back
             + 4 * query * h
