@@ -108,38 +108,43 @@ fn dense(c: &mut Criterion) {
     group.bench_function("dense", |b| b.iter(|| plain.run(&params, &batch, &SECOND, &mut wanted).unwrap()));
 }
 
-/// What exactness costs: seconds of a meta-step of S inner steps over seconds of a plain gradient of the same examples, in
-/// turn, the medians of `ROUNDS`. A 256-[128]-5 network, one thread. Printed as a table.
+/// What exactness costs: seconds of a meta-step of S inner steps over seconds of a plain gradient, of the query examples alone
+/// and of as many as support and query together, in turn, the medians of `ROUNDS`. A 256-[128]-5 network, one thread. Printed
+/// as a table.
 fn cost(_: &mut Criterion) {
     const ROUNDS: usize = 9;
     let shape = MlpShape { input: 256, kind: InputKind::Dense, widths: vec![128, 5] };
-    let (support, query) = (Side::new(&shape, SUPPORT, 0), Side::new(&shape, QUERY, 1));
+    let [support, query, all] =
+        [(SUPPORT, 0), (QUERY, 1), (SUPPORT + QUERY, 2)].map(|(rows, stream)| Side::new(&shape, rows, stream));
     let batch = MetaBatch { support: support.set(), query: query.set() };
+    let joint = MetaBatch { support: support.set(), query: all.set() };
     let params = Params::<f32>::random(&shape, 0.1, 3).unwrap();
-    println!("steps  exact ms  plain ms  ratio");
+    println!("steps  exact ms  plain, query ms  ratio  plain, all ms  ratio");
     for steps in [1, 5, 10, 50] {
-        let loops = [InnerLoop { steps, ..SECOND }, PLAIN];
-        let mut places = loops.map(|inner| {
-            let limits = Limits::of(&batch, &inner);
+        let runs = [(&batch, InnerLoop { steps, ..SECOND }), (&batch, PLAIN), (&joint, PLAIN)];
+        let mut places = runs.map(|(batch, inner)| {
+            let limits = Limits::of(batch, &inner);
             (GramSpace::new(&Cpu::new(), &shape, limits).unwrap(), MetaGradient::new(&shape, &limits))
         });
-        let mut seconds: [Vec<f64>; 2] = [vec![], vec![]];
+        let mut seconds = [const { vec![] }; 3];
         // The first round warms up.
         for round in 0..=ROUNDS {
-            for (i, (gram, gradient)) in places.iter_mut().enumerate() {
+            for ((batch, inner), (place, seconds)) in runs.iter().zip(places.iter_mut().zip(&mut seconds)) {
+                let (gram, gradient) = place;
                 let start = Instant::now();
-                gram.run(&params, &batch, &loops[i], gradient).unwrap();
+                gram.run(&params, batch, inner, gradient).unwrap();
                 assert!(gradient.is_finite());
                 if round > 0 {
-                    seconds[i].push(start.elapsed().as_secs_f64());
+                    seconds.push(start.elapsed().as_secs_f64());
                 }
             }
         }
-        let [exact, plain] = seconds.map(|mut s| {
+        let [exact, query, all] = seconds.map(|mut s| {
             s.sort_by(f64::total_cmp);
-            s[s.len() / 2]
+            1e3 * s[s.len() / 2]
         });
-        println!("{steps:>5}  {:>8.2}  {:>8.2}  {:>5.2}", 1e3 * exact, 1e3 * plain, exact / plain);
+        let ratios = [exact / query, exact / all];
+        println!("{steps:>5}  {exact:>8.2}  {query:>15.2}  {:>5.2}  {all:>13.2}  {:>5.2}", ratios[0], ratios[1]);
     }
 }
 

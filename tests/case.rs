@@ -68,6 +68,8 @@ fn operations_are_counted_as_the_products_say() {
     let step = 10 * (4 * 10) * 8 + 24 * 4 * (9 * 3) + 8 * weights;
     assert_eq!(found.dense, 2 * (8 * weights + 2 * step + 4 * 60 * 8 + 6 * 6 * (9 * 3)));
     assert_eq!(found.joint, 2 * (4 * 60 * 8 + 6 * 6 * (9 * 3)));
+    // Without a step nothing is read of the support set.
+    assert_eq!(explained(&[10, 8, 3], 4, 6, 0, PathChoice::Auto).operations.gram, found.joint);
 }
 
 #[test]

@@ -201,6 +201,13 @@ impl InnerLoop<'_> {
         }
     }
 
+    /// Whether the support rows' values are needed: without a step they are not, in most loops.
+    pub(crate) fn reads_support(&self) -> bool {
+        let needs =
+            self.start == Start::Prototypes || self.adapt != Adapt::All || matches!(self.order, Order::Implicit(_));
+        needs || self.steps > 0
+    }
+
     /// Whether values of the steps are kept for the way back: for second order, and for the gradient of rates.
     pub(crate) fn keeps_steps(&self) -> bool {
         let through = self.order == Order::Second || (self.order == Order::First && !self.rates.is_empty());

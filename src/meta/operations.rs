@@ -8,7 +8,7 @@
 //! ```text
 //! a pass over the head: forward 2 P a row, backward 4 P, R-operator 12 P
 //!
-//! Gram space    once: 2 (E + E') H for Z_0 and Z'_0, as much for dW1; G and G'; G' delta and its transpose 4 N M H
+//! Gram space    once: 2 (E + E') H for Z_0 and Z'_0, as much for dW1 (E = 0 without a step); G and G'; G' delta and its transpose 4 N M H
 //!               a step: 2 N^2 H + 6 N P forward, and in second order 2 N^2 H + 12 N P back
 //! plain form    an episode: passes over all weights
 //!               a step: 4 E H + 6 N P and the update of all weights; in second order 6 E H + 18 N P more
@@ -93,7 +93,8 @@ impl Sizes {
     }
 
     fn gram(self, inner: &InnerLoop) -> u64 {
-        let Self { n, m, support, query, h, head, .. } = self;
+        let Self { n, m, query, h, head, .. } = self;
+        let support = if inner.reads_support() { self.support } else { 0 };
         let (forward, back) = self.passes(inner);
         let first = 2 * (support + query) * h;
         let outer = if inner.order == Order::Evaluate { first } else { 2 * first };

@@ -142,7 +142,7 @@ impl<T: KernelElement> GramSpace<T> {
         let mean = T::ONE / T::from_f64(episodes.len().max(1) as f64);
         for start in episodes.clone().step_by(chunk) {
             let part = start..episodes.end.min(start + chunk);
-            self.forward(params, batch, &part)?;
+            self.forward(params, batch, inner, &part)?;
             self.adapt(params, batch, inner, episodes.start, &part, gradient)?;
             if inner.order != Order::Evaluate {
                 self.add_first(batch, inner, &part, mean, gradient)?;
@@ -210,16 +210,18 @@ impl<T: KernelElement> GramSpace<T> {
         }
     }
 
-    /// Z'_0 and Z_0 of the chunk's rows, X W1^T + b1, on all threads.
+    /// Z'_0 and, where they are read, Z_0 of the chunk's rows, X W1^T + b1, on all threads.
     fn forward<S: TableElement<T>>(
         &mut self,
         params: &Params<T, S>,
         batch: &MetaBatch<T>,
+        inner: &InnerLoop,
         part: &Range<usize>,
     ) -> Result<()> {
         let (shape, h) = (&params.shape, params.shape.hidden());
         let mut at = 0;
-        for set in [&batch.query, &batch.support] {
+        let sets: &[_] = if inner.reads_support() { &[&batch.query, &batch.support] } else { &[&batch.query] };
+        for set in sets {
             let (from, to) = (set.rows[part.start], set.rows[part.end]);
             let z = matrix_mut(&mut self.z[at..], to - from, h);
             match &set.inputs {
