@@ -112,7 +112,7 @@ fn algorithms(steps: usize, lr: f64) -> [InnerLoop<'static>; 5] {
 const KERNELS: [(&str, u32); 2] = [("episode_shared", 227 * 1024), ("episode_global", 0)];
 
 /// One, two and three layers of dense inputs and token bags under every algorithm, the kernels taking turns; then sizes at
-/// which a thread has a tile of 4 x 4 elements, and no inner step.
+/// which a thread has a tile of 4 x 4 elements, no inner step, and many episodes.
 fn check(mut simulator: Simulator) {
     let arch = simulator.arch();
     let (mut count, mut largest) = (0, 0.0f64);
@@ -140,6 +140,11 @@ fn check(mut simulator: Simulator) {
     let wide = problem(200, InputKind::Dense, &[24, 130, 20, 5], [2, 18, 24]);
     for (turn, inner) in algorithms(1, 0.05).iter().enumerate() {
         one(&wide, inner, turn);
+    }
+    // Several parts of the first layer's gradient, several groups of episodes.
+    let many = problem(201, InputKind::Dense, &[6, 5, 3], [66, 5, 5]);
+    for (turn, inner) in algorithms(1, 0.05).iter().enumerate() {
+        one(&many, inner, turn);
     }
     eprintln!("{arch}: {count} meta-steps, largest difference {largest:.1e}");
     simulator.assert_all_launched(&["episode"]);

@@ -87,13 +87,19 @@ pub fn col_sum(m: usize, n: usize, alpha: f32, src: (u64, usize), beta: f32, dst
     Ok(elements("col_sum", n, args.ptr(src.0).i64(src.1 as i64).f32(beta).ptr(dst)))
 }
 
-/// `dst[j] = alpha * sum over i < m of src[i * n + j]`, i rising.
+/// `dst[g][j] = alpha * sum of src[i][j]` over the rows `i` of group g, rising: rows `g * group ..` of m, `group` of them or what
+/// is left. Neither `src` nor `dst` has gaps between its rows of n.
 ///
 /// # Errors
-/// [`Error::Shape`] for more than 2^31 - 1 rows.
-pub fn sum_rows(m: usize, n: usize, alpha: f32, src: u64, dst: u64) -> Result<Call> {
-    let args = Args::new().i32(count("sum_rows", m)?).i64(n as i64).f32(alpha);
-    Ok(elements("sum_rows", n, args.ptr(src).ptr(dst)))
+/// [`Error::Shape`] for more than 2^31 - 1 rows, and for more groups than a grid has along y.
+pub fn sum_rows(m: usize, n: usize, group: usize, alpha: f32, src: u64, dst: u64) -> Result<Call> {
+    let args = Args::new().i32(count("sum_rows", m)?).i64(n as i64).i32(count("sum_rows", group)?).f32(alpha);
+    let groups = m.div_ceil(group.max(1)).max(1);
+    let mut call = elements("sum_rows", n, args.ptr(src).ptr(dst));
+    if let Some(launch) = &mut call.launch {
+        launch.grid[1] = count("sum_rows", groups)? as u32;
+    }
+    Ok(call)
 }
 
 /// Where softmax cross-entropy of m rows of n logits finds and leaves its numbers.

@@ -229,7 +229,7 @@ pub fn col_sum<D: Device>(device: &mut D, seed: u64, case: &(usize, usize, usize
         let mut bits = vec![];
         let calls = [Some(rows::col_sum(m, n, alpha, (from.at, ld), beta, to.at))]
             .into_iter()
-            .chain([(gap == 0 && beta == 0.0).then(|| rows::sum_rows(m, n, alpha, from.at, to.at))]);
+            .chain([(gap == 0 && beta == 0.0).then(|| rows::sum_rows(m, n, m, alpha, from.at, to.at))]);
         for call in calls.flatten() {
             run(device, &call.unwrap(), &what);
             let found = fetch(device, &to, &old, &what);
@@ -237,7 +237,25 @@ pub fn col_sum<D: Device>(device: &mut D, seed: u64, case: &(usize, usize, usize
             bits.push(found.bits());
         }
         assert!(bits.iter().all(|b| *b == bits[0]), "{what}: other bits from sum_rows");
+        if gap == 0 && beta == 0.0 {
+            by_groups(device, (m, n, 3), &src, &what);
+        }
     }
+}
+
+/// Sums of groups of rows: each has the bits of its rows' own sum.
+fn by_groups<D: Device>(device: &mut D, (m, n, group): (usize, usize, usize), src: &Padded<f32>, what: &str) {
+    let groups = m.div_ceil(group).max(1);
+    let like = Padded::<f32>::matrix(groups, n, 0, 5, || f64::NAN);
+    let (from, [at_once, alone]) = (place(device, src), [0, 1].map(|_| place(device, &like)));
+    run(device, &rows::sum_rows(m, n, group, 0.5, from.at, at_once.at).unwrap(), what);
+    for g in 0..groups {
+        let count = group.min(m - g * group);
+        let (src, dst) = (from.at + (4 * g * group * n) as u64, alone.at + (4 * g * n) as u64);
+        run(device, &rows::col_sum(count, n, 0.5, (src, n), 0.0, dst).unwrap(), what);
+    }
+    let [at_once, alone] = [at_once, alone].map(|x| fetch(device, &x, &like, what));
+    assert!(at_once.bits() == alone.bits(), "{what}: sums of {groups} groups");
 }
 
 /// What a softmax case should give.

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::plan::{StepPlan, THREADS};
+use super::plan::{GROUP, StepPlan, THREADS};
 use crate::cuda::rows::{self, BagsAt, Grams};
 use crate::cuda::{Args, Device, Form, Gemm, Launch, Operand, Precision, Span};
 use crate::dtype::Dtype;
@@ -197,43 +197,78 @@ impl Launches<'_> {
 
     /// dW1, and the mean of the episodes' rows.
     fn gather<D: Device>(&self, device: &mut D) -> Result<()> {
+        match self.plan.shape.kind {
+            InputKind::Dense => self.first_gradient(device)?,
+            InputKind::Bag => self.table_gradient(device)?,
+        }
+        let (base, spans, t) = (self.base, &self.plan.spans, self.work.episodes);
+        let (len, mean, dst) = (self.plan.row_len(), 1.0 / t as f32, spans.mean.at(base));
+        if t <= GROUP {
+            let call = rows::sum_rows(t, len, GROUP, mean, spans.rows.at(base), dst)?;
+            // SAFETY: the episode kernel wrote `t` rows of `len` numbers; `mean` has `len`.
+            return unsafe { call.run(device) };
+        }
+        let groups = t.div_ceil(GROUP);
+        let by_group = rows::sum_rows(t, len, GROUP, mean, spans.rows.at(base), spans.groups.at(base))?;
+        let all = rows::sum_rows(groups, len, groups, 1.0, spans.groups.at(base), dst)?;
+        // SAFETY: as above; `groups` has a row for each group.
+        unsafe { by_group.run(device).and_then(|()| all.run(device)) }
+    }
+
+    /// dW1 of an embedding table: a gather over the entries sorted by token.
+    fn table_gradient<D: Device>(&self, device: &mut D) -> Result<()> {
+        let (base, spans) = (self.base, &self.plan.spans);
+        let (offsets, tokens) = (spans.runs.at(base), spans.examples.at(base));
+        let runs = BagsAt { offsets, tokens, weights: spans.shares.at(base) };
+        let z = (spans.z.at(base), Dtype::F32);
+        // For as many rows as there may be: those that this batch has not are empty runs.
+        let call = rows::bag(self.plan.table[0], self.plan.shape.hidden(), &runs, z, 0, spans.dfirst.at(base))?;
+        // SAFETY: runs, examples and shares were uploaded for these rows; examples are rows of `z`.
+        unsafe { call.run(device) }
+    }
+
+    /// dW1 = eps^T X' + u^T X over the mean, in parts of some rows where there are many.
+    fn first_gradient<D: Device>(&self, device: &mut D) -> Result<()> {
         let (base, spans, shape) = (self.base, &self.plan.spans, &self.plan.shape);
-        let used = self.work.used_rows();
+        let (used, each) = (self.work.used_rows(), self.plan.part_rows);
         let (h, d, mean) = (shape.hidden(), shape.input, 1.0 / self.work.episodes as f32);
-        if shape.kind == InputKind::Bag {
-            let (offsets, tokens) = (spans.runs.at(base), spans.examples.at(base));
-            let runs = BagsAt { offsets, tokens, weights: spans.shares.at(base) };
-            // For as many rows as there may be: those that this batch has not are empty runs.
-            let z = (spans.z.at(base), Dtype::F32);
-            let call = rows::bag(self.plan.table[0], h, &runs, z, 0, spans.dfirst.at(base))?;
-            // SAFETY: runs, examples and shares were uploaded for these rows; examples are rows of `z`.
-            unsafe { call.run(device)? };
-        } else {
-            let at = |span: Span, ld: usize| {
-                let address = span.at(base) + (4 * used.start * ld) as u64;
-                Operand { address, ld, stride: 0 }
+        let (whole, left) = (used.len() / each, used.len() % each);
+        // Whole ones, then what is left; a product of no rows where there are none.
+        let last = usize::from(left > 0 || whole == 0);
+        let parts = whole + last;
+        let dst = if parts > 1 { spans.parts.at(base) } else { spans.dfirst.at(base) };
+        // The products of `batch` parts of k rows each, behind `before` parts.
+        let products = |before: usize, batch: usize, k: usize| {
+            let from = |span: Span, ld: usize| Operand {
+                address: span.at(base) + (4 * (used.start + before * each) * ld) as u64,
+                ld,
+                stride: each * ld,
             };
-            let gemm = Gemm {
+            Gemm {
                 form: Form::Tn,
                 precision: self.precision,
                 m: h,
                 n: d,
-                k: used.len(),
-                batch: 1,
+                k,
+                batch,
                 alpha: mean,
                 beta: 0.0,
-                a: at(spans.z, h),
-                b: at(spans.inputs, d),
-                c: Operand { address: spans.dfirst.at(base), ld: d, stride: 0 },
+                a: from(spans.z, h),
+                b: from(spans.inputs, d),
+                c: Operand { address: dst + (4 * before * h * d) as u64, ld: d, stride: h * d },
                 bias: 0,
                 relu: false,
-            };
-            // SAFETY: `used` are rows of `z` and of the inputs; `dfirst` has h x d elements.
-            unsafe { gemm.run(device)? };
+            }
+        };
+        for (before, batch, k) in [(0, whole, each), (whole, last, left)] {
+            // SAFETY: `used` are rows of `z` and of the inputs; `dfirst`, and each of the `parts`, has h x d elements.
+            unsafe { products(before, batch, k).run(device)? };
         }
-        let len = self.plan.row_len();
-        let call = rows::sum_rows(self.work.episodes, len, mean, spans.rows.at(base), spans.mean.at(base))?;
-        // SAFETY: the episode kernel wrote `episodes` rows of `len` numbers; `mean` has `len`.
+        if parts < 2 {
+            return Ok(());
+        }
+        let call = rows::sum_rows(parts, h * d, parts, 1.0, dst, spans.dfirst.at(base))?;
+        // SAFETY: as above.
         unsafe { call.run(device) }
     }
 }

@@ -15,6 +15,16 @@ pub(super) const THREADS: u32 = 256;
 /// The kernels count in 32 bits with a sign.
 const MOST: usize = i32::MAX as usize;
 
+/// Episodes whose gradients one thread adds up, before the sums are added up.
+pub(super) const GROUP: usize = 64;
+
+/// Blocks that the first layer's gradient is spread over, where it has rows for as many: two on each of an H100's 132
+/// multiprocessors.
+const GRADIENT_BLOCKS: usize = 264;
+
+/// Fewest rows of a part of that gradient: as many numbers are read for it as it has itself, or more.
+const LEAST_PART: usize = 128;
+
 /// Lanes of a warp.
 const WARP: u128 = 32;
 
@@ -40,6 +50,13 @@ pub(super) fn episode_len(shape: &MlpShape, limits: &Limits) -> u128 {
     let steps = act_slots * n * hidden + slots * n * (last + upper);
     let scratch = (m * (hidden + last)).max(n * (first + hidden + upper));
     gram + steps + (saved + 2) * head + m.max(WARP) + scratch
+}
+
+/// Rows of a part of the first layer's gradient, a product whose sums are long and whose result is small: parts are made side by
+/// side, then added up in their order. The last part may have fewer.
+fn part_rows([h, d]: [usize; 2], rows: usize) -> usize {
+    let tiles = h.div_ceil(128) * d.div_ceil(128);
+    rows.div_ceil(GRADIENT_BLOCKS.div_ceil(tiles.max(1))).max(LEAST_PART)
 }
 
 /// Where everything lies: first what is uploaded, then what only the device sees, last what is downloaded.
@@ -68,6 +85,9 @@ pub(super) struct Spans {
     pub gram: Span,
     pub gram_query: Span,
     pub rows: Span,
+    /// Sums of groups of `rows`, where there are several groups; parts of `dfirst`, where there are several.
+    pub groups: Span,
+    pub parts: Span,
     pub workspace: Span,
     /// Losses, whether each row is finite, outputs; the mean of `rows`; the first layer's gradient. All downloaded.
     pub losses: Span,
@@ -85,6 +105,8 @@ pub struct StepPlan {
     pub(super) spans: Spans,
     /// Rows and columns of the first layer's weights; of an embedding table the rows that occur at most.
     pub(super) table: [usize; 2],
+    /// Rows of a part of the first layer's gradient.
+    pub(super) part_rows: usize,
     /// Numbers in the memory of the largest episode.
     pub(super) episode_len: usize,
     /// Whether that is shared memory.
@@ -115,12 +137,15 @@ impl StepPlan {
         };
         let episode_len = episode_len(shape, &limits);
         let shared = 4 * episode_len <= u128::from(shared_limit);
-        let (spans, numbers) = spans(shape, &limits, table, if shared { 0 } else { episode_len });
+        let rows = limits.episodes.saturating_mul(limits.support + limits.query);
+        let part_rows = part_rows(table, rows);
+        let parts = if shape.kind == InputKind::Dense { rows.div_ceil(part_rows) } else { 0 };
+        let (spans, numbers) = spans(shape, &limits, table, parts, if shared { 0 } else { episode_len });
         if numbers > MOST as u128 {
             return too_large(4 * numbers);
         }
         let (bytes, episode_len) = (4 * numbers as usize, episode_len as usize);
-        Ok(Self { shape: shape.clone(), limits, spans, table, episode_len, shared, bytes })
+        Ok(Self { shape: shape.clone(), limits, spans, table, part_rows, episode_len, shared, bytes })
     }
 
     /// The largest batch.
@@ -157,7 +182,7 @@ impl StepPlan {
 
 /// Cuts the workspace; returns the pieces, and how many numbers they hold with the gaps between. Where that is more than
 /// [`MOST`] the pieces mean nothing.
-fn spans(shape: &MlpShape, limits: &Limits, table: [usize; 2], global_len: u128) -> (Spans, u128) {
+fn spans(shape: &MlpShape, limits: &Limits, table: [usize; 2], parts: usize, global_len: u128) -> (Spans, u128) {
     let [t, s, q, nnz] = [limits.episodes, limits.support, limits.query, limits.nnz].map(|size| size as u128);
     let (h, c, head) = (shape.hidden() as u128, shape.outputs() as u128, shape.head_len() as u128);
     let [table_rows, columns] = table.map(|size| size as u128);
@@ -190,6 +215,8 @@ fn spans(shape: &MlpShape, limits: &Limits, table: [usize; 2], global_len: u128)
         gram: take(support * s),
         gram_query: take(query * s),
         rows: take(t * (h + head)),
+        groups: take(if limits.episodes > GROUP { limits.episodes.div_ceil(GROUP) as u128 * (h + head) } else { 0 }),
+        parts: take(if parts > 1 { parts as u128 * table_rows * columns } else { 0 }),
         workspace: take(t * global_len),
         losses: take(t),
         finite: take(t),
