@@ -86,12 +86,9 @@ fn warpgroups(device: &mut Simulator) -> Result<()> {
     product_by(device, Tiling::Warpgroup)
 }
 
-/// The comparison with 0 that decides whether old values are read, turned round.
+/// The comparisons with 0 that decide whether old values are read, turned round, in whichever way they are written.
 fn reads_the_old(ptx: &str) -> String {
-    match ptx.contains("setp.eq.f32") {
-        true => ptx.replace("setp.eq.f32", "setp.ne.f32"),
-        false => ptx.replace("setp.neu.f32", "setp.equ.f32"),
-    }
+    ptx.replace("setp.eq.f32", "setp.ne.f32").replace("setp.neu.f32", "setp.equ.f32")
 }
 
 /// A bug, where it is planted, and what it has to be found as.
