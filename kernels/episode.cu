@@ -353,7 +353,9 @@ struct Episode {
         int queries = m;
         for (int j = threadIdx.x; j < h; j += blockDim.x) {
             float sum = 0;
+            #pragma unroll 8
             for (int i = 0; i < rows; i++) sum += dz[i * h + j];
+            #pragma unroll 8
             for (int i = 0; i < queries; i++) sum += eps[i * h + j];
             row[j] = sum;
         }

@@ -29,7 +29,7 @@ template <int TM, int TN> struct Tile {
 
     // sum += A B over k products.
     template <class A, class B> DEVICE void add(const A& a, const B& b, int k) {
-        constexpr int AT_ONCE = TM * TN > 1 ? 1 : 4;  // a single chain needs its loads begun early
+        constexpr int AT_ONCE = TM * TN > 1 ? 4 : 8;  // few warps: loads are begun early
         #pragma unroll AT_ONCE
         for (int p = 0; p < k; p++) {
             float x[TM], y[TN];
@@ -95,6 +95,7 @@ template <class A, class B, class Store> DEVICE void product(int m, int n, int k
 template <class Store> DEVICE void column_sums(int m, int n, const float* src, int ld, Store store) {
     for (int j = threadIdx.x; j < n; j += blockDim.x) {
         float sum = 0;
+        #pragma unroll 8
         for (int i = 0; i < m; i++) sum += src[i * ld + j];
         store(j, sum);
     }
