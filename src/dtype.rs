@@ -1,4 +1,4 @@
-//! The element types the engine computes in, and those an embedding table may be stored in.
+//! The element types the engine computes in, and those a matrix may be stored in.
 #![forbid(unsafe_code)]
 
 use std::fmt::{Debug, Display};
@@ -127,7 +127,7 @@ macro_rules! element {
 element!(f32, Dtype::F32);
 element!(f64, Dtype::F64);
 
-/// How the numbers of an embedding table are stored: as the `T` that is computed with, or in half the bits of an f32.
+/// How the numbers of a matrix are stored: as the `T` that is computed with, or in half the bits of an f32.
 ///
 /// Sums of stored numbers are formed in `T`. Storing rounds to the nearest stored number, ties to even; a number beyond
 /// the stored range becomes an infinity.
@@ -138,8 +138,6 @@ pub trait Stored<T: Element>: Copy + Pod + Send + Sync + Default + Debug + Parti
     fn widen(self) -> T;
     /// The nearest stored value, ties to even.
     fn narrow(x: T) -> Self;
-    /// The values as they are computed with, where they are stored so.
-    fn plain(values: &[Self]) -> Option<&[T]>;
     /// Lets `change` work on a stored row in `T`, in place where it is stored so and in `wide` otherwise.
     fn change_row<R>(row: &mut [Self], wide: &mut [T], change: impl FnOnce(&mut [T]) -> R) -> R;
 }
@@ -153,9 +151,6 @@ impl<T: Element> Stored<T> for T {
     #[inline(always)]
     fn narrow(x: T) -> Self {
         x
-    }
-    fn plain(values: &[T]) -> Option<&[T]> {
-        Some(values)
     }
     fn change_row<R>(row: &mut [T], _: &mut [T], change: impl FnOnce(&mut [T]) -> R) -> R {
         change(row)
@@ -173,9 +168,6 @@ macro_rules! stored_in_half {
             #[inline(always)]
             fn narrow(x: f32) -> Self {
                 <$t>::from_f32(x)
-            }
-            fn plain(_: &[Self]) -> Option<&[f32]> {
-                None
             }
             fn change_row<R>(row: &mut [Self], wide: &mut [f32], change: impl FnOnce(&mut [f32]) -> R) -> R {
                 let wide = &mut wide[..row.len()];

@@ -93,6 +93,10 @@ fn products_and_kernels_are_reported() {
         assert!((0.0..1.2).contains(&number(product, "peak_fraction")), "{product}");
         assert!(number(product, "median_s") > 0.0, "{product}");
     }
+    for dtype in ["f32", "f16", "bf16"] {
+        let product = &objects(&format!("gemm --shapes 5,40,3 --forms nn --dtype {dtype} --reps 1 --json"))[0];
+        assert_eq!(product["dtype"], dtype);
+    }
 }
 
 #[test]
@@ -111,6 +115,7 @@ fn arguments_that_do_not_fit_are_refused() {
         "gemm --shapes 3,4",
         "gemm --shapes 3,4,0",
         "gemm --forms tt",
+        "gemm --dtype f64",
     ];
     for arguments in refused {
         let output = bench(arguments);

@@ -56,6 +56,23 @@ fn fused_products_equal_the_truth<T: KernelElement>() {
     cases::fused().iter().for_each(|(case, fused)| check_product::fused(&mut tables, case, fused));
 }
 
+/// Operands stored in `A` and `B`.
+fn stored_products_equal_the_truth<A: TableElement<f32>, B: TableElement<f32>>() {
+    let mut tables = Tables::<f32>::new(&[]);
+    for (case, fused) in &cases::stored() {
+        check_product::stored::<A, B>(&mut tables, case, fused);
+    }
+}
+
+#[test]
+fn products_equal_the_truth_in_every_storage() {
+    stored_products_equal_the_truth::<f16, f16>();
+    stored_products_equal_the_truth::<bf16, bf16>();
+    stored_products_equal_the_truth::<f32, f16>();
+    stored_products_equal_the_truth::<bf16, f32>();
+    stored_products_equal_the_truth::<f16, bf16>();
+}
+
 fn products_with_few_columns_equal_the_truth<T: KernelElement>() {
     let mut tables = Tables::<T>::new(&[]);
     cases::few_columns().iter().for_each(|case| check_product::few_columns(&mut tables, case));

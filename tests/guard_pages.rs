@@ -5,9 +5,9 @@
 mod support;
 
 use metaglot::backend::{Finish, Form, Lane, Mask};
-use metaglot::cpu::KernelElement;
 use metaglot::cpu::contract::AdamwStep;
-use metaglot::{Element, MatMut, MatRef, Purpose, Rng};
+use metaglot::cpu::{KernelElement, TableElement};
+use metaglot::{Element, MatMut, MatRef, Purpose, Rng, bf16, f16};
 use support::guarded::{Guard, Guarded};
 use support::tables::Tables;
 
@@ -142,6 +142,42 @@ fn products<T: KernelElement>() {
             }
         }
     }
+}
+
+/// Products of operands stored in `S`, flush against the forbidden pages.
+fn stored_products<S: TableElement<f32>>() {
+    let tables = &mut Tables::<f32>::new(&[]);
+    let mut rng = Rng::new(32, 0, 0, Purpose::Data);
+    let mut stored = |n: usize| -> Vec<S> { (0..n).map(|_| S::narrow(rng.normal() as f32)).collect() };
+    for m in [1, 2, 6, 7, 13, 15] {
+        for n in [1, 3, 8, 12, 17, 33] {
+            for k in [1, 3, 5, 16] {
+                let (a, b) = (stored(m * k), stored(k * n));
+                for form in [Form::Nn, Form::Nt, Form::Tn] {
+                    let [(ar, ac), (br, bc)] = match form {
+                        Form::Nn => [(m, k), (k, n)],
+                        Form::Nt => [(m, k), (n, k)],
+                        Form::Tn => [(k, m), (k, n)],
+                    };
+                    for guard in [Guard::Before, Guard::Behind] {
+                        let (a, b) = (Guarded::new(&a, guard), Guarded::new(&b, guard));
+                        for (_, lane) in &mut tables.lanes {
+                            let (a, b) = (MatRef::new(&a, ar, ac).unwrap(), MatRef::new(&b, br, bc).unwrap());
+                            let mut c = Guarded::new(&vec![0.0; m * n], guard);
+                            let dst = MatMut::new(&mut c, m, n).unwrap();
+                            lane.product(form, a, b, dst, Finish::scaled(1.0, 0.0)).unwrap();
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_in_half_precision() {
+    stored_products::<f16>();
+    stored_products::<bf16>();
 }
 
 macro_rules! for_both_types {

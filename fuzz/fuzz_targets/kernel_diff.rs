@@ -9,6 +9,7 @@ use std::cell::RefCell;
 
 use libfuzzer_sys::fuzz_target;
 use metaglot::cpu::KernelElement;
+use metaglot::{bf16, f16};
 use support::cases::{Fill, Fused, GatherCase, Logits, Product, ProductCase, RowCase, SoftmaxCase};
 use support::tables::Tables;
 use support::{check_product, check_rows, check_sums};
@@ -47,6 +48,17 @@ fn product<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u6
     }
 }
 
+/// A product of operands stored in half precision.
+fn stored(bytes: &mut Bytes, tables: &mut Tables<f32>) {
+    let (seed, gap) = (bytes.below(1 << 16) as u64, bytes.below(9));
+    let (product, fill) = (bytes.pick(&[Product::Nn, Product::Nt, Product::Tn]), bytes.pick(&Fill::ALL));
+    let (m, n, k) = (bytes.below(80), bytes.below(80), bytes.below(320));
+    let (alpha, beta) = (bytes.pick(&[1.0, -0.5]), bytes.pick(&[0.0, 1.0, -0.5]));
+    let fused = Fused { old: false, bias: bytes.pick(&[false, true]), relu: bytes.pick(&[false, true]), mask: None };
+    let check = bytes.pick(&[check_product::stored::<f16, f16>, check_product::stored::<bf16, bf16>]);
+    check(tables, &ProductCase { seed, product, m, n, k, gap, alpha, beta, fill }, &fused);
+}
+
 fn row<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u64, fill: Fill) {
     let case = RowCase { seed, n: bytes.below(600), offset: bytes.below(8), fill };
     let checks: [fn(&mut Tables<T>, &RowCase); 7] = [
@@ -83,7 +95,7 @@ fn sums<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u64) 
 
 fn one<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>) {
     let seed = bytes.below(1 << 16) as u64;
-    let fill = bytes.pick(&[Fill::Normal, Fill::Denormal, Fill::Special]);
+    let fill = bytes.pick(&Fill::ALL);
     match bytes.byte() % 5 {
         0 => product(bytes, tables, seed, fill),
         1 => row(bytes, tables, seed, fill),
@@ -100,9 +112,9 @@ thread_local! {
 
 fuzz_target!(|data: &[u8]| {
     let mut bytes = Bytes(data);
-    if bytes.byte() % 2 == 0 {
-        SINGLE.with_borrow_mut(|tables| one(&mut bytes, tables));
-    } else {
-        DOUBLE.with_borrow_mut(|tables| one(&mut bytes, tables));
+    match bytes.byte() % 3 {
+        0 => SINGLE.with_borrow_mut(|tables| one(&mut bytes, tables)),
+        1 => DOUBLE.with_borrow_mut(|tables| one(&mut bytes, tables)),
+        _ => SINGLE.with_borrow_mut(|tables| stored(&mut bytes, tables)),
     }
 });

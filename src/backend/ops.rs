@@ -93,13 +93,13 @@ fn check_classes(targets: &[u32], m: usize, n: usize) -> Result<()> {
 }
 
 /// Compares the shapes of `op(a) op(b)` and `c` and lowers the product to pointers and strides.
-pub(super) fn operands<T: KernelElement>(
+pub(super) fn operands<T: KernelElement, A: TableElement<T>, B: TableElement<T>>(
     form: Form,
-    a: &MatRef<T>,
-    b: &MatRef<T>,
+    a: &MatRef<A>,
+    b: &MatRef<B>,
     c: &mut MatMut<T>,
     finish: Finish<T>,
-) -> Result<GemmOperands<T>> {
+) -> Result<GemmOperands<T, A, B>> {
     let (m, ka, a_rs, a_cs) = match form {
         Form::Tn => (a.cols(), a.rows(), 1, a.ld()),
         _ => (a.rows(), a.cols(), a.ld(), 1),
@@ -165,22 +165,23 @@ impl<T: KernelElement> Lane<T> {
     }
 
     /// One of the three products with all that can be done to its result, which is written once. The shapes are those of
-    /// [`Lane::gemm_nn`], [`Lane::gemm_nt`] and [`Lane::gemm_tn`].
+    /// [`Lane::gemm_nn`], [`Lane::gemm_nt`] and [`Lane::gemm_tn`]. An operand stored in f16 or bf16 is widened on the way: the
+    /// result has the bits of the product of its widened copy.
     ///
     /// # Errors
     /// [`Error::Shape`] where an operand's size does not match the others.
-    pub fn product(
+    pub fn product<A: TableElement<T>, B: TableElement<T>>(
         &mut self,
         form: Form,
-        a: MatRef<T>,
-        b: MatRef<T>,
+        a: MatRef<A>,
+        b: MatRef<B>,
         mut c: MatMut<T>,
         finish: Finish<T>,
     ) -> Result<()> {
         let g = operands(form, &a, &b, &mut c, finish)?;
         // SAFETY: the views are valid and `operands` compared their sizes; `c` is borrowed mutably, so it overlaps
         // nothing; the table was handed out for this machine; the packing space holds the largest block.
-        unsafe { gemm(&self.ops.gemm, &g, &mut self.pack) };
+        unsafe { gemm(self.kernels, &g, &mut self.pack) };
         Ok(())
     }
 
@@ -262,7 +263,7 @@ impl<T: KernelElement> Lane<T> {
             dst.row_mut(i).fill(T::ONE);
         }
         // SAFETY: as for any product; `dst` is square, without a bias, and holds the same value everywhere.
-        unsafe { symmetric_gemm(&self.ops.gemm, &g, &mut self.pack) };
+        unsafe { symmetric_gemm(self.kernels, &g, &mut self.pack) };
         Ok(())
     }
 

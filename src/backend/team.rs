@@ -68,7 +68,14 @@ impl<T: KernelElement> Team<T> {
         cpu.install(|| spread_over(lanes, work, &split, &run))
     }
 
-    fn product(&mut self, form: Form, a: MatRef<T>, b: MatRef<T>, mut c: MatMut<T>, finish: Finish<T>) -> Result<()> {
+    fn product<S: TableElement<T>>(
+        &mut self,
+        form: Form,
+        a: MatRef<T>,
+        b: MatRef<S>,
+        mut c: MatMut<T>,
+        finish: Finish<T>,
+    ) -> Result<()> {
         debug_assert!(finish.old.is_none() && finish.mask.is_none(), "a part's begin where the part begins");
         let g = Shared(operands(form, &a, &b, &mut c, finish)?);
         let cpu = self.cpu.clone();
@@ -88,13 +95,19 @@ impl<T: KernelElement> Team<T> {
                 GemmOperands { n: cols.len(), b, c, epilogue: Epilogue { bias, ..g.epilogue }, ..g }
             };
             // SAFETY: as for one lane's product; the parts cover disjoint rows or columns of `c`.
-            unsafe { gemm(kernel, &own, &mut lane.pack) };
+            unsafe { gemm(lane.kernels, &own, &mut lane.pack) };
         });
         Ok(())
     }
 
-    /// [`Lane::linear`] without ReLU on all threads.
-    pub fn linear(&mut self, src: MatRef<T>, w: MatRef<T>, bias: &[T], dst: MatMut<T>) -> Result<()> {
+    /// [`Lane::linear`] without ReLU on all threads, its weights stored in `S`.
+    pub fn linear<S: TableElement<T>>(
+        &mut self,
+        src: MatRef<T>,
+        w: MatRef<S>,
+        bias: &[T],
+        dst: MatMut<T>,
+    ) -> Result<()> {
         self.product(Form::Nt, src, w, dst, Finish { bias: Some(bias), ..Finish::scaled(T::ONE, T::ZERO) })
     }
 
@@ -152,7 +165,7 @@ impl<T: KernelElement> Team<T> {
                         epilogue: epilogue.get(),
                     };
                     // SAFETY: all sizes were compared above; lanes own disjoint rows or columns of `c`.
-                    unsafe { gemm(kernel, &g, &mut lane.pack) };
+                    unsafe { gemm(lane.kernels, &g, &mut lane.pack) };
                 }
             }
         });

@@ -12,20 +12,21 @@
 
 use std::ops::Range;
 
-use super::contract::{Epilogue, Gemm, Panel, Tile};
-use crate::dtype::Element;
+use super::contract::{Epilogue, Gemm, Kernels, Pack, Panel, Tile};
+use super::{KernelElement, TableElement};
 
 /// Pointers and strides of one product C = op(A) op(B): element (i, p) of op(A) at `a + i * a_rs + p * a_cs`, element
-/// (p, j) of op(B) at `b + p * b_rs + j * b_cs`. Of each pair of strides one is 1.
+/// (p, j) of op(B) at `b + p * b_rs + j * b_cs`. Of each pair of strides one is 1. A and B may be stored in types of their
+/// own.
 #[derive(Clone, Copy)]
-pub(crate) struct GemmOperands<T> {
+pub(crate) struct GemmOperands<T, A = T, B = T> {
     pub m: usize,
     pub n: usize,
     pub k: usize,
-    pub a: *const T,
+    pub a: *const A,
     pub a_rs: usize,
     pub a_cs: usize,
-    pub b: *const T,
+    pub b: *const B,
     pub b_rs: usize,
     pub b_cs: usize,
     pub c: *mut T,
@@ -61,30 +62,38 @@ enum Half {
     Upper,
 }
 
-/// Where the blocks of both operands are packed, or null where they are read in place.
+/// Where the blocks of both operands are packed, or null where they are read in place: never where they are to be widened.
 #[derive(Clone, Copy)]
 struct Packed<T> {
     a: *mut T,
     b: *mut T,
 }
 
-impl<T: Element> Packed<T> {
-    fn choose(kernel: &Gemm<T>, g: &GemmOperands<T>, pack: &mut [T]) -> Self {
+impl<T: KernelElement> Packed<T> {
+    fn choose<A: TableElement<T>, B: TableElement<T>>(
+        kernel: &Gemm<T>,
+        g: &GemmOperands<T, A, B>,
+        pack: &mut [T],
+    ) -> Self {
         debug_assert!(pack.len() >= pack_len(kernel));
         let b = pack.as_mut_ptr();
         let b = b.wrapping_add(b.align_offset(LINE_BYTES));
         let a = b.wrapping_add(kernel.kc * kernel.nc);
-        let packs_b = g.b_cs != 1 || (g.m >= ROWS_THAT_PAY_FOR_B && g.n > kernel.nr);
-        let packs_a = g.n >= COLUMNS_THAT_PAY_FOR_A && g.m > 1;
+        let pays_for_b = g.m >= ROWS_THAT_PAY_FOR_B && g.n > kernel.nr;
+        let pays_for_a = g.n >= COLUMNS_THAT_PAY_FOR_A && g.m > 1;
+        let packs_b = pays_for_b || g.b_cs != 1 || B::STORED != T::DTYPE;
+        let packs_a = pays_for_a || A::STORED != T::DTYPE;
         let or_null = |wanted: bool, at| if wanted { at } else { std::ptr::null_mut() };
         Self { a: or_null(packs_a, a), b: or_null(packs_b, b) }
     }
 }
 
 /// A part of a product: rows of C given as tiles, columns, and steps of the reduction.
-struct Block<'a, T> {
+struct Block<'a, T, A, B> {
     kernel: &'a Gemm<T>,
-    g: &'a GemmOperands<T>,
+    pack_a: Pack<T, A>,
+    pack_b: Pack<T, B>,
+    g: &'a GemmOperands<T, A, B>,
     /// Number of row tiles of the whole product, and those of this block.
     all_tiles: usize,
     tiles: Range<usize>,
@@ -99,19 +108,24 @@ struct Block<'a, T> {
 /// # Safety
 /// The kernels' instruction set is there; all elements the formula names are valid; C overlaps nothing else; `pack`
 /// holds at least [`pack_len`] elements.
-pub(crate) unsafe fn gemm<T: Element>(kernel: &Gemm<T>, g: &GemmOperands<T>, pack: &mut [T]) {
+pub(crate) unsafe fn gemm<T: KernelElement, A: TableElement<T>, B: TableElement<T>>(
+    kernels: &'static Kernels,
+    g: &GemmOperands<T, A, B>,
+    pack: &mut [T],
+) {
     // SAFETY: the caller's promises are passed on.
-    unsafe { product(kernel, g, Half::Both, pack) };
+    unsafe { product(kernels, g, Half::Both, pack) };
 }
 
 /// A product that is its own transpose, as X X^T is: the upper half is computed and copied to the lower.
 ///
 /// # Safety
 /// As [`gemm`]; m = n, and the values C has before are symmetric where beta is not 0; there is no bias.
-pub(crate) unsafe fn symmetric_gemm<T: Element>(kernel: &Gemm<T>, g: &GemmOperands<T>, pack: &mut [T]) {
+pub(crate) unsafe fn symmetric_gemm<T: KernelElement>(kernels: &'static Kernels, g: &GemmOperands<T>, pack: &mut [T]) {
     debug_assert!(g.m == g.n && g.epilogue.bias.is_null());
     // SAFETY: the caller's promises are passed on.
-    unsafe { product(kernel, g, Half::Upper, pack) };
+    unsafe { product(kernels, g, Half::Upper, pack) };
+    let kernel = &T::ops(kernels).gemm;
     let tiles = g.m.div_ceil(kernel.mr);
     for tile in 1..tiles {
         let rows = part(g.m, 1, tiles, tile);
@@ -124,10 +138,16 @@ pub(crate) unsafe fn symmetric_gemm<T: Element>(kernel: &Gemm<T>, g: &GemmOperan
 
 /// # Safety
 /// As [`gemm`].
-unsafe fn product<T: Element>(kernel: &Gemm<T>, g: &GemmOperands<T>, half: Half, pack: &mut [T]) {
+unsafe fn product<T: KernelElement, A: TableElement<T>, B: TableElement<T>>(
+    kernels: &'static Kernels,
+    g: &GemmOperands<T, A, B>,
+    half: Half,
+    pack: &mut [T],
+) {
     if g.m == 0 || g.n == 0 {
         return;
     }
+    let (kernel, pack_a, pack_b) = (&T::ops(kernels).gemm, A::pack(kernels), B::pack(kernels));
     let packed = Packed::choose(kernel, g, pack);
     let all_tiles = g.m.div_ceil(kernel.mr);
     let [column_blocks, step_blocks, row_blocks] =
@@ -137,6 +157,8 @@ unsafe fn product<T: Element>(kernel: &Gemm<T>, g: &GemmOperands<T>, half: Half,
             for row_block in 0..row_blocks {
                 let block = Block {
                     kernel,
+                    pack_a,
+                    pack_b,
                     g,
                     all_tiles,
                     tiles: part(all_tiles, 1, row_blocks, row_block),
@@ -161,7 +183,7 @@ unsafe fn product<T: Element>(kernel: &Gemm<T>, g: &GemmOperands<T>, half: Half,
 /// Steps of a block are a multiple of what a transposition takes at once.
 const STEP_UNIT: usize = 4;
 
-impl<T: Element> Block<'_, T> {
+impl<T: KernelElement, A: TableElement<T>, B: TableElement<T>> Block<'_, T, A, B> {
     /// The rows of a tile.
     fn rows(&self, tile: usize) -> Range<usize> {
         part(self.g.m, 1, self.all_tiles, tile)
@@ -178,7 +200,7 @@ impl<T: Element> Block<'_, T> {
     }
 
     /// The first columns of all panels.
-    fn panels(&self) -> impl Iterator<Item = usize> + use<T> {
+    fn panels(&self) -> impl Iterator<Item = usize> + use<T, A, B> {
         self.columns.clone().step_by(self.kernel.nr)
     }
 
@@ -194,7 +216,7 @@ impl<T: Element> Block<'_, T> {
             let src = g.a.wrapping_add(rows.start * g.a_rs + self.steps.start * g.a_cs);
             let panel = Panel { width: rows.len(), k, src, rs: g.a_rs, ps: g.a_cs, dst, ds: rows.len() };
             // SAFETY: rows and steps of A; a block of at most mc rows and kc steps fits its packing space.
-            unsafe { (self.kernel.pack)(&panel) };
+            unsafe { (self.pack_a)(&panel) };
         }
     }
 
@@ -210,7 +232,7 @@ impl<T: Element> Block<'_, T> {
             let src = g.b.wrapping_add(self.steps.start * g.b_rs + j * g.b_cs);
             let panel = Panel { width, k, src, rs: g.b_cs, ps: g.b_rs, dst, ds: nr };
             // SAFETY: steps and columns of B; a block of at most kc steps and nc columns fits its packing space.
-            unsafe { (self.kernel.pack)(&panel) };
+            unsafe { (self.pack_b)(&panel) };
         }
     }
 
@@ -234,7 +256,7 @@ impl<T: Element> Block<'_, T> {
         }
     }
 
-    /// All tiles, panel by panel.
+    /// All tiles, panel by panel. An operand that is read in place is stored in `T`.
     ///
     /// # Safety
     /// As [`gemm`]; what is packed holds this block.
@@ -243,7 +265,7 @@ impl<T: Element> Block<'_, T> {
         for panel in self.panels() {
             let end = self.columns.end.min(panel + nr);
             let (b, b_rs) = if self.packed.b.is_null() {
-                (g.b.wrapping_add(self.steps.start * g.b_rs + panel), g.b_rs)
+                (g.b.wrapping_add(self.steps.start * g.b_rs + panel).cast(), g.b_rs)
             } else {
                 (self.packed_columns(panel).cast_const(), nr)
             };
@@ -254,7 +276,7 @@ impl<T: Element> Block<'_, T> {
                     continue;
                 }
                 let (a, a_rs, a_cs) = if self.packed.a.is_null() {
-                    (g.a.wrapping_add(rows.start * g.a_rs + self.steps.start * g.a_cs), g.a_rs, g.a_cs)
+                    (g.a.wrapping_add(rows.start * g.a_rs + self.steps.start * g.a_cs).cast(), g.a_rs, g.a_cs)
                 } else {
                     (self.packed_rows(tile).cast_const(), 1, rows.len())
                 };

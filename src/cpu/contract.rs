@@ -73,15 +73,16 @@ pub struct Tile<T> {
 
 /// A panel to be packed: `dst[p * ds + i] = src[i * rs + p * ps]` for i < width and p < k, with `rs` = 1 or `ps` = 1.
 ///
-/// With `ps` = 1 it is a transposition. What lies between the rows of `dst` is not written.
+/// With `ps` = 1 it is a transposition. What lies between the rows of `dst` is not written. An operand stored in `S` is
+/// widened on the way, exactly.
 #[derive(Clone, Copy, Debug)]
-pub struct Panel<T> {
+pub struct Panel<T, S = T> {
     /// Rows of A, or columns of B.
     pub width: usize,
     /// Length of the reduction.
     pub k: usize,
     /// The first element of the operand.
-    pub src: *const T,
+    pub src: *const S,
     /// Distance between rows of A or columns of B.
     pub rs: usize,
     /// Distance between steps of the reduction.
@@ -91,6 +92,12 @@ pub struct Panel<T> {
     /// Distance between steps in the packed panel, at least `width`.
     pub ds: usize,
 }
+
+/// Packs one panel.
+///
+/// # Safety
+/// Every element the formula of [`Panel`] names is readable (src) or writable (dst), and the two do not overlap.
+pub type Pack<T, S> = unsafe fn(&Panel<T, S>);
 
 /// A GEMM microkernel and the cache blocking that suits it.
 #[derive(Clone, Copy)]
@@ -114,10 +121,7 @@ pub struct Gemm<T> {
     /// the others; `m <= mr` and `n <= nr`.
     pub tile: unsafe fn(&Tile<T>),
     /// Packs one panel.
-    ///
-    /// # Safety
-    /// Every element the formula of [`Panel`] names is readable (src) or writable (dst), and the two do not overlap.
-    pub pack: unsafe fn(&Panel<T>),
+    pub pack: Pack<T, T>,
 }
 
 /// The settings of one AdamW step (Loshchilov and Hutter, "Decoupled weight decay regularization", algorithm 2).
@@ -247,10 +251,14 @@ pub struct FmaChains<T> {
     pub run: unsafe fn(usize, T, T) -> T,
 }
 
-/// Operations on tables stored in half of an f32's bits; all arithmetic is f32. Widening is exact, so the tolerance is
-/// that of f32 on the widened table.
+/// Operations on matrices stored in half of an f32's bits; all arithmetic is f32. Widening is exact, so the tolerance is
+/// that of f32 on the widened matrix. A GEMM's operands are widened as they are packed, so its tile is that of f32.
 #[derive(Clone, Copy)]
 pub struct HalfOps {
+    /// See [`Pack`].
+    pub pack_f16: Pack<f32, f16>,
+    /// See [`Pack`].
+    pub pack_bf16: Pack<f32, bf16>,
     /// See [`GatherSum`].
     pub gather_sum_f16: GatherSum<f32, f16>,
     /// See [`GatherSum`].

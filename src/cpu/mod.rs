@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use crate::dtype::{Element, Stored};
 use crate::error::{Error, Result};
-use contract::{GatherSum, Kernels, Ops};
+use contract::{GatherSum, Kernels, Ops, Pack};
 use half::{bf16, f16};
 
 pub(crate) use blocking::{COLUMNS_THAT_PAY_FOR_A, GemmOperands, gemm, pack_len, part, symmetric_gemm};
@@ -128,25 +128,36 @@ impl KernelElement for f64 {
     }
 }
 
-/// A type an embedding table can be stored in beside computations in `T`, with an entry in every table.
+/// A type that a matrix can be stored in beside computations in `T`, with its entries in every table.
 pub trait TableElement<T: KernelElement>: Stored<T> {
+    /// This type's packing of GEMM panels.
+    fn pack(kernels: &'static Kernels) -> Pack<T, Self>;
     /// This type's gather-and-sum.
     fn gather_sum(kernels: &'static Kernels) -> GatherSum<T, Self>;
 }
 
 impl<T: KernelElement> TableElement<T> for T {
+    fn pack(kernels: &'static Kernels) -> Pack<T, T> {
+        T::ops(kernels).gemm.pack
+    }
     fn gather_sum(kernels: &'static Kernels) -> GatherSum<T, T> {
         T::ops(kernels).gather_sum
     }
 }
 
 impl TableElement<f32> for f16 {
+    fn pack(kernels: &'static Kernels) -> Pack<f32, f16> {
+        kernels.half.pack_f16
+    }
     fn gather_sum(kernels: &'static Kernels) -> GatherSum<f32, f16> {
         kernels.half.gather_sum_f16
     }
 }
 
 impl TableElement<f32> for bf16 {
+    fn pack(kernels: &'static Kernels) -> Pack<f32, bf16> {
+        kernels.half.pack_bf16
+    }
     fn gather_sum(kernels: &'static Kernels) -> GatherSum<f32, bf16> {
         kernels.half.gather_sum_bf16
     }

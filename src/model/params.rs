@@ -118,7 +118,7 @@ impl MlpShape {
     }
 }
 
-/// The weights of an MLP. An embedding table may be stored in another type `S` than all else, to halve its memory:
+/// The weights of an MLP. The first layer may be stored in another type `S` than all else, to halve its memory:
 /// [`f16`](crate::f16) or [`bf16`](crate::bf16) beside f32.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Params<T, S = T> {

@@ -6,10 +6,10 @@
 //! has the same bits as dense AdamW or SGD, and a step costs what it touches, and what that missed since it was last
 //! touched: at most one small update for each row and step, as late as can be.
 //!
-//! A table stored in half precision is widened a row at a time, updated and rounded to the nearest half, ties to even;
+//! A first layer stored in half precision is widened a row at a time, updated and rounded to the nearest half, ties to even;
 //! its moments are f32. An update below half the distance to the next half (1/256 of the weight in bf16 and 1/2048 in
 //! f16, at most) therefore leaves the weight as it is, however often it comes: the moments do not save up what rounding
-//! took. So a half table needs a rate well above these, as AdamW's steps of about `lr` usually are for weights of the
+//! took. So half precision needs a rate well above these, as AdamW's steps of about `lr` usually are for weights of the
 //! size of `lr` to 100 `lr`. A missed step rounds as a step would have; late and dense updates have the same bits here too.
 #![forbid(unsafe_code)]
 
@@ -112,7 +112,7 @@ pub struct Optimizer<T: KernelElement> {
     v: Params<T>,
     /// For token bags: the step up to which each embedding row has been brought.
     rows_at: Vec<u64>,
-    /// One row of a half table, widened.
+    /// One row of a first layer in half precision, widened.
     wide: Vec<T>,
 }
 
@@ -134,7 +134,7 @@ impl<T: KernelElement> Optimizer<T> {
         schedule.validate()?;
         let rows = if shape.kind == InputKind::Bag { shape.input } else { 0 };
         let (m, v) = (Params::zeros(shape)?, Params::zeros(shape)?);
-        let wide = vec![T::ZERO; if rows == 0 { 0 } else { shape.hidden() }];
+        let wide = vec![T::ZERO; if rows == 0 { shape.input } else { shape.hidden() }];
         Ok(Self { rule, schedule, lane: Lane::new(cpu), step: 0, m, v, rows_at: vec![0; rows], wide })
     }
 
@@ -181,9 +181,6 @@ impl<T: KernelElement> Optimizer<T> {
             let detail = format!("weights of {:?}, moments of {:?}", params.shape, self.m.shape);
             return Err(Error::shape("optimizer", detail));
         }
-        if params.shape.kind == InputKind::Dense && S::STORED != T::DTYPE {
-            return Err(Error::config("weights", "only an embedding table may be stored in half precision"));
-        }
         match tokens.iter().find(|&&token| token as usize >= self.rows_at.len()) {
             Some(token) => Err(Error::shape("optimizer", format!("row {token} of {}", self.rows_at.len()))),
             None => Ok(()),
@@ -227,8 +224,11 @@ impl<T: KernelElement> Optimizer<T> {
         self.catch_up(params, &gradient.rows)?;
         let (t, lr, h) = (self.step + 1, self.schedule.rate(self.step), params.shape.hidden());
         if params.shape.kind == InputKind::Dense {
-            let range = 0..params.first.len();
-            self.apply_row(&mut params.first, range, self.step, Some(&gradient.first))?;
+            let d = params.shape.input;
+            let rows = params.first.chunks_exact_mut(d).zip(gradient.first.chunks_exact(d));
+            for (row, (w, g)) in rows.enumerate() {
+                self.apply_row(w, row * d..(row + 1) * d, self.step, Some(g))?;
+            }
         }
         for (&row, g) in gradient.rows.iter().zip(gradient.first.chunks_exact(h)) {
             let range = row as usize * h..(row as usize + 1) * h;

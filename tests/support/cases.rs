@@ -32,6 +32,8 @@ pub enum Fill {
 }
 
 impl Fill {
+    pub const ALL: [Fill; 3] = [Fill::Normal, Fill::Denormal, Fill::Special];
+
     /// The next number. f32 holds every finite one.
     pub fn draw(self, rng: &mut Rng) -> f64 {
         const RARE: [f64; 8] = [f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, 1e-40, -1e-40, 1e4, -1e4];
@@ -160,6 +162,24 @@ pub fn fused() -> Vec<(ProductCase, Fused)> {
     cases
 }
 
+/// The three plain products for operands in half precision, with and without bias and ReLU: every tail of both packings, sizes
+/// around the tiles' edges and the blocks of steps.
+pub fn stored() -> Vec<(ProductCase, Fused)> {
+    let sizes = (1..=18).flat_map(|w| [(w, 5, w), (2, w + 16, 7), (w + 12, 3, 9)]);
+    let larger = [(0, 5, 3), (5, 0, 3), (4, 6, 0), (1, 1, 300), (49, 33, 257), (15, 193, 40), (50, 259, 515)];
+    let mut cases = vec![];
+    for (m, n, k) in sizes.chain(larger) {
+        for product in [Product::Nn, Product::Nt, Product::Tn] {
+            let seed = cases.len();
+            let (alpha, beta) = ([1.0, -0.5][seed % 2], [0.0, 1.0, -0.5][seed / 2 % 3]);
+            let (gap, fill) = (seed % 5, Fill::ALL[seed / 5 % 3]);
+            let case = ProductCase { seed: seed as u64, product, m, n, k, gap, alpha, beta, fill };
+            cases.push((case, Fused { old: false, bias: seed % 3 == 0, relu: seed % 4 == 0, mask: None }));
+        }
+    }
+    cases
+}
+
 /// Products with few columns, one more than few among them: every number of them by every tail of rows and of steps.
 pub fn few_columns() -> Vec<ProductCase> {
     let mut cases = vec![];
@@ -188,8 +208,7 @@ pub struct RowCase {
 
 /// Every length up to 257 at every offset from 0 to 15, the kinds of numbers taking turns.
 pub fn rows() -> Vec<RowCase> {
-    let fills = [Fill::Normal, Fill::Denormal, Fill::Special];
-    let each = |i: usize| RowCase { seed: i as u64, n: i / 16, offset: i % 16, fill: fills[(i / 16 + i) % 3] };
+    let each = |i: usize| RowCase { seed: i as u64, n: i / 16, offset: i % 16, fill: Fill::ALL[(i / 16 + i) % 3] };
     (0..258 * 16).map(each).collect()
 }
 
@@ -275,7 +294,7 @@ pub fn gathers() -> Vec<GatherCase> {
     let mut cases = vec![];
     for n in [0, 1, 3, 4, 7, 8, 9, 15, 16, 17, 63, 64, 65, 71, 72, 73, 127, 128, 129, 200] {
         for len in [0, 1, 2, 7, 60, 257] {
-            for fill in [Fill::Normal, Fill::Denormal, Fill::Special] {
+            for fill in Fill::ALL {
                 let seed = cases.len();
                 let (gap, init) = (seed % 4, seed % 2 == 0);
                 cases.push(GatherCase { seed: seed as u64, len, rows: 1 + seed % 50, n, gap, init, fill });

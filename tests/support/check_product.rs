@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use metaglot::backend::{Finish, Form, Lane, Mask, Team};
-use metaglot::cpu::KernelElement;
+use metaglot::cpu::{KernelElement, TableElement};
 use metaglot::{Element, MatMut, MatRef, Purpose, Result, Rng};
 
 use super::cases::{Fused, Masked, Product, ProductCase};
@@ -180,6 +180,31 @@ pub fn fused<T: KernelElement>(tables: &mut Tables<T>, case: &ProductCase, fused
         lane.product(form, o.a.view(), o.b.view(), c.view_mut(), finish).unwrap();
         c.assert_frame(&what);
         assert_met_with_relu(&what, &wanted, &c.values(), fused.relu);
+    }
+}
+
+/// A product of operands stored in `A` and `B`, with what is fused to it: the bits of the product of their widened copies, which
+/// is compared with the truth; on all tables.
+pub fn stored<A: TableElement<f32>, B: TableElement<f32>>(tables: &mut Tables<f32>, case: &ProductCase, fused: &Fused) {
+    let mut o = Operands::<f32>::new(case);
+    let (a, b) = (o.a.stored::<A>(), o.b.stored::<B>());
+    (o.a, o.b) = (o.a.widened(&a), o.b.widened(&b));
+    let wanted = o.wanted(case, fused, &o.c);
+    let form = match case.product {
+        Product::Nn => Form::Nn,
+        Product::Tn => Form::Tn,
+        _ => Form::Nt,
+    };
+    let bias = fused.bias.then(|| o.bias.slice());
+    let finish = Finish { bias, relu: fused.relu, ..Finish::scaled(case.alpha as f32, case.beta as f32) };
+    for (isa, lane) in &mut tables.lanes {
+        let what = label::<f32>(*isa, 1, "stored product", &(A::STORED, B::STORED, case, fused));
+        let [mut found, mut plain] = [o.c.clone(), o.c.clone()];
+        lane.product(form, o.a.view_of(&a), o.b.view_of(&b), found.view_mut(), finish).unwrap();
+        lane.product(form, o.a.view(), o.b.view(), plain.view_mut(), finish).unwrap();
+        found.assert_frame(&what);
+        assert!(found.bits() == plain.bits(), "{what}: other bits than of the widened operands");
+        assert_met_with_relu(&what, &wanted, &found.values(), fused.relu);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Operands in a frame of NaN: a kernel that reads outside shows it in its result, one that writes outside is caught.
 
-use metaglot::{Element, MatMut, MatRef};
+use metaglot::{Element, MatMut, MatRef, Stored};
 
 /// A matrix inside a longer buffer: unaligned start, gaps between the rows, a margin behind.
 #[derive(Clone)]
@@ -51,6 +51,22 @@ impl<T: Element> Padded<T> {
     pub fn view(&self) -> MatRef<'_, T> {
         let len = if self.rows == 0 { 0 } else { (self.rows - 1) * self.ld + self.cols };
         MatRef::with_ld(&self.data[self.offset..][..len], self.rows, self.cols, self.ld).unwrap()
+    }
+
+    /// The whole buffer rounded to `S`, its frame still NaN.
+    pub fn stored<S: Stored<T>>(&self) -> Vec<S> {
+        self.data.iter().map(|&x| S::narrow(x)).collect()
+    }
+
+    /// The same place with the numbers of a stored buffer.
+    pub fn widened<S: Stored<T>>(&self, stored: &[S]) -> Self {
+        let data = stored.iter().map(|x| x.widen()).collect();
+        Self { data, ..*self }
+    }
+
+    /// The matrix's place in a stored buffer.
+    pub fn view_of<'a, S>(&self, stored: &'a [S]) -> MatRef<'a, S> {
+        MatRef::with_ld(&stored[self.offset..], self.rows, self.cols, self.ld).unwrap()
     }
 
     /// The whole buffer, where in it the matrix starts, and its leading dimension.

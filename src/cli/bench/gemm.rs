@@ -7,14 +7,15 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::timing::{Times, peak_gflops};
-use crate::backend::Lane;
+use crate::backend::{self, Finish, Lane};
 use crate::cli::{cpu, output_error};
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, TableElement};
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Rng};
 use crate::view::{MatMut, MatRef};
+use half::{bf16, f16};
 
-/// Time matrix products c = op(a) op(b), c: m x n, sums over k; f32.
+/// Time matrix products c = op(a) op(b), c: m x n, sums over k; sums and c in f32.
 #[derive(Args, Debug)]
 pub struct Gemm {
     /// Shapes, each m,n,k
@@ -24,6 +25,9 @@ pub struct Gemm {
     /// Which operands are read transposed
     #[arg(long, value_enum, value_delimiter = ',', default_value = "nn,nt,tn")]
     forms: Vec<Form>,
+    /// How both operands are stored
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Stored,
     /// Threads; each computes products of its own, as the tasks of a meta-batch do
     #[arg(long, value_name = "K", default_value_t = 1)]
     threads: usize,
@@ -50,6 +54,21 @@ impl Form {
             Form::Tn => "tn",
         }
     }
+
+    fn of_lane(self) -> backend::Form {
+        match self {
+            Form::Nn => backend::Form::Nn,
+            Form::Nt => backend::Form::Nt,
+            Form::Tn => backend::Form::Tn,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Stored {
+    F32,
+    F16,
+    Bf16,
 }
 
 /// `m,n,k`, each from 1 to 65536.
@@ -65,33 +84,32 @@ fn shape(text: &str) -> std::result::Result<[usize; 3], String> {
 }
 
 /// One product's operands and result.
-struct Product {
+struct Product<S> {
     lane: Lane<f32>,
     form: Form,
     shape: [usize; 3],
-    a: Vec<f32>,
-    b: Vec<f32>,
+    a: Vec<S>,
+    b: Vec<S>,
     c: Vec<f32>,
 }
 
-impl Product {
+impl<S: TableElement<f32>> Product<S> {
     fn new(cpu: &Cpu, form: Form, shape: [usize; 3]) -> Self {
         let [m, n, k] = shape;
         let normal = |len: usize, stream| {
             let mut rng = Rng::new(1, stream, 0, Purpose::Data);
-            (0..len).map(|_| rng.normal() as f32).collect()
+            (0..len).map(|_| S::narrow(rng.normal() as f32)).collect()
         };
         Self { lane: Lane::new(cpu), form, shape, a: normal(m * k, 1), b: normal(n * k, 2), c: vec![0.0; m * n] }
     }
 
     fn run(&mut self) -> Result<()> {
         let [m, n, k] = self.shape;
-        let (a, b, c) = (&self.a, &self.b, MatMut::new(&mut self.c, m, n)?);
-        match self.form {
-            Form::Nn => self.lane.gemm_nn(1.0, MatRef::new(a, m, k)?, MatRef::new(b, k, n)?, 0.0, c),
-            Form::Nt => self.lane.gemm_nt(1.0, MatRef::new(a, m, k)?, MatRef::new(b, n, k)?, 0.0, c),
-            Form::Tn => self.lane.gemm_tn(1.0, MatRef::new(a, k, m)?, MatRef::new(b, k, n)?, 0.0, c),
-        }
+        let (ar, ac) = if self.form == Form::Tn { (k, m) } else { (m, k) };
+        let (br, bc) = if self.form == Form::Nt { (n, k) } else { (k, n) };
+        let (a, b) = (MatRef::new(&self.a, ar, ac)?, MatRef::new(&self.b, br, bc)?);
+        let c = MatMut::new(&mut self.c, m, n)?;
+        self.lane.product(self.form.of_lane(), a, b, c, Finish::scaled(1.0, 0.0))
     }
 
     /// Compares an element with the plain sum in f64.
@@ -100,7 +118,7 @@ impl Product {
         let (i, j) = (m / 2, n / 2);
         let a = |p: usize| if self.form == Form::Tn { self.a[p * m + i] } else { self.a[i * k + p] };
         let b = |p: usize| if self.form == Form::Nt { self.b[j * k + p] } else { self.b[p * n + j] };
-        let terms = (0..k).map(|p| f64::from(a(p)) * f64::from(b(p)));
+        let terms = (0..k).map(|p| f64::from(a(p).widen()) * f64::from(b(p).widen()));
         let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()));
         if (f64::from(self.c[i * n + j]) - sum).abs() <= (k + 2) as f64 * f64::from(f32::EPSILON) * size {
             return Ok(());
@@ -114,42 +132,53 @@ impl Gemm {
         let cpu = cpu()?.threads(self.threads)?;
         for &shape in &self.shapes {
             for &form in &self.forms {
-                self.measure(&cpu, form, shape, out)?;
+                match self.dtype {
+                    Stored::F32 => self.measure::<f32>(&cpu, form, shape, out)?,
+                    Stored::F16 => self.measure::<f16>(&cpu, form, shape, out)?,
+                    Stored::Bf16 => self.measure::<bf16>(&cpu, form, shape, out)?,
+                }
             }
         }
         Ok(())
     }
 
-    fn measure(&self, cpu: &Cpu, form: Form, shape: [usize; 3], out: &mut dyn Write) -> Result<()> {
+    fn measure<S: TableElement<f32>>(
+        &self,
+        cpu: &Cpu,
+        form: Form,
+        shape: [usize; 3],
+        out: &mut dyn Write,
+    ) -> Result<()> {
         let [m, n, k] = shape;
-        let mut products: Vec<Product> = (0..self.threads).map(|_| Product::new(cpu, form, shape)).collect();
+        let mut products: Vec<Product<S>> = (0..self.threads).map(|_| Product::new(cpu, form, shape)).collect();
         let operations = 2 * (m * n * k) as u64;
         let peak = peak_gflops::<f32>(cpu);
         // Each thread repeats its own product as often as about 5 ms take: a hand-over between threads costs microseconds.
         let calls = (5e-3 * 0.5 * peak * 1e9 / self.threads as f64 / operations as f64).clamp(1.0, 1e6) as usize;
         let times = cpu.install(|| {
             Times::of(self.reps as usize, || {
-                let mut results: Vec<(&mut Product, Result<()>)> = products.iter_mut().map(|p| (p, Ok(()))).collect();
+                let mut results: Vec<(&mut Product<S>, Result<()>)> =
+                    products.iter_mut().map(|p| (p, Ok(()))).collect();
                 cpu.for_each_part(&mut results, |(product, result)| {
                     *result = (0..calls).try_for_each(|_| product.run());
                 });
                 results.into_iter().try_for_each(|(_, result)| result)
             })
         })?;
-        products.iter().try_for_each(Product::check)?;
+        products.iter().try_for_each(Product::<S>::check)?;
         let seconds = [times.median(), times.min(), times.max()].map(|t| t / calls as f64);
         let gflops = (operations * self.threads as u64) as f64 / seconds[0] / 1e9;
-        let (form, isa) = (form.name(), cpu.isa().name());
+        let (form, isa, dtype) = (form.name(), cpu.isa().name(), S::STORED.name());
         let line = if self.json {
             json!({
                 "form": form, "m": m, "n": n, "k": k, "median_s": seconds[0], "min_s": seconds[1], "max_s": seconds[2],
                 "reps": self.reps, "operations": operations, "gflops": gflops, "peak_gflops": peak,
-                "peak_fraction": gflops / peak, "threads": self.threads, "isa": isa,
+                "peak_fraction": gflops / peak, "threads": self.threads, "isa": isa, "dtype": dtype,
             })
             .to_string()
         } else {
             let percent = 100.0 * gflops / peak;
-            format!("{isa} {form} {m:>5} x {n:>5} x {k:>5}  {gflops:>7.1} G/s  {percent:>3.0}% of {peak:.1}")
+            format!("{isa} {dtype} {form} {m:>5} x {n:>5} x {k:>5}  {gflops:>7.1} G/s  {percent:>3.0}% of {peak:.1}")
         };
         writeln!(out, "{line}").map_err(output_error)
     }

@@ -9,57 +9,19 @@
 
 use std::arch::x86_64::*;
 
-use half::{bf16, f16};
-
 use super::entries;
-use crate::dtype::Stored;
+use super::widen::Widen;
 
 /// How many rows ahead memory is asked for: about the latency of memory (100 ns) over the time one row takes (10 ns).
 const AHEAD: usize = 8;
 /// Bytes that come with one prefetch.
 const LINE: usize = 64;
 
-/// Eight stored numbers, widened.
-trait Load8: Stored<f32> {
-    /// # Safety
-    /// AVX2, FMA and F16C are there; eight numbers at `p` are readable.
-    unsafe fn load8(p: *const Self) -> __m256;
-}
-
-impl Load8 for f32 {
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn load8(p: *const f32) -> __m256 {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { _mm256_loadu_ps(p) }
-    }
-}
-
-impl Load8 for f16 {
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn load8(p: *const f16) -> __m256 {
-        // SAFETY: eight numbers of two bytes are readable.
-        _mm256_cvtph_ps(unsafe { _mm_loadu_si128(p.cast()) })
-    }
-}
-
-impl Load8 for bf16 {
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn load8(p: *const bf16) -> __m256 {
-        // SAFETY: eight numbers of two bytes are readable.
-        let halves = _mm256_cvtepu16_epi32(unsafe { _mm_loadu_si128(p.cast()) });
-        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
-    }
-}
-
 /// # Safety
 /// AVX2, FMA and F16C are there; see [`GatherSum`](crate::cpu::contract::GatherSum).
 #[target_feature(enable = "avx2,fma,f16c")]
 #[expect(clippy::too_many_arguments, reason = "the contract's operands")]
-#[expect(private_bounds, reason = "only this table names its instances")]
-pub unsafe fn f32_gather_sum<S: Load8>(
+pub unsafe fn f32_gather_sum<S: Widen>(
     len: usize,
     index: *const u32,
     weights: *const f32,
@@ -94,7 +56,7 @@ pub unsafe fn f32_gather_sum<S: Load8>(
 /// AVX2, FMA and F16C are there; `8 * V` elements of `init` (unless null), `dst` and each gathered row are valid.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn columns<S: Load8, const V: usize>(
+unsafe fn columns<S: Widen, const V: usize>(
     len: usize,
     index: *const u32,
     weights: *const f32,

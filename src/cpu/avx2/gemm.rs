@@ -16,8 +16,16 @@ use crate::cpu::contract::{Gemm, Tile};
 use crate::cpu::lanes::finish;
 
 /// Single precision, 6 x 16: a 256 x 16 panel of B takes 16 KiB of the first-level cache.
-pub const F32_6X16: Gemm<f32> =
-    Gemm { name: "f32_gemm_6x16", mr: 6, nr: 16, mc: 192, kc: 256, nc: 1024, tile: f32_tile, pack: pack::f32_pack };
+pub const F32_6X16: Gemm<f32> = Gemm {
+    name: "f32_gemm_6x16",
+    mr: 6,
+    nr: 16,
+    mc: 192,
+    kc: 256,
+    nc: 1024,
+    tile: f32_tile,
+    pack: pack::f32_pack::<f32>,
+};
 /// Double precision, 6 x 8.
 pub const F64_6X8: Gemm<f64> =
     Gemm { name: "f64_gemm_6x8", mr: 6, nr: 8, mc: 96, kc: 256, nc: 512, tile: f64_tile, pack: pack::f64_pack };

@@ -7,6 +7,7 @@ mod lanes;
 mod pack;
 mod rows;
 mod tails;
+mod widen;
 
 use std::arch::x86_64::{__m256, __m256d};
 
@@ -49,7 +50,12 @@ pub const KERNELS: Kernels = Kernels {
         adamw: entries::adamw::<f64>,
         fma_chains: entries::chains::<Wide64>(),
     },
-    half: HalfOps { gather_sum_f16: bag::f32_gather_sum::<f16>, gather_sum_bf16: bag::f32_gather_sum::<bf16> },
+    half: HalfOps {
+        pack_f16: pack::f32_pack::<f16>,
+        pack_bf16: pack::f32_pack::<bf16>,
+        gather_sum_f16: bag::f32_gather_sum::<f16>,
+        gather_sum_bf16: bag::f32_gather_sum::<bf16>,
+    },
 };
 
 /// The register of each type.

@@ -2,59 +2,75 @@
 //!
 //! A transposition takes 8 rows by 4 columns of f32 at a time (4 by 2 of f64): 16-byte pieces of rows r and r + 4 are
 //! loaded into the halves of vector r, which leaves a 4 x 4 transposition inside each half: 8 shuffles for 32 elements.
+//! Numbers stored in half of f32's bits are widened as they are loaded.
 
 use std::arch::x86_64::*;
 
-use super::tails::{f32_mask, f32_store_first, f64_mask, f64_store_first};
+use super::tails::{f32_store_first, f64_mask, f64_store_first};
+use super::widen::Widen;
 use crate::cpu::contract::Panel;
 
 /// # Safety
-/// AVX2 is there; see [`Gemm::pack`](crate::cpu::contract::Gemm::pack).
-pub unsafe fn f32_pack(panel: &Panel<f32>) {
+/// AVX2, FMA and F16C are there; see [`Pack`](crate::cpu::contract::Pack).
+pub unsafe fn f32_pack<S: Widen>(panel: &Panel<f32, S>) {
     // SAFETY: the contract is passed on unchanged.
     unsafe { if panel.rs == 1 { f32_copy(panel) } else { f32_transpose(panel) } }
 }
 
 /// # Safety
-/// AVX2 is there; see [`Gemm::pack`](crate::cpu::contract::Gemm::pack).
+/// AVX2 is there; see [`Pack`](crate::cpu::contract::Pack).
 pub unsafe fn f64_pack(panel: &Panel<f64>) {
     // SAFETY: the contract is passed on unchanged.
     unsafe { if panel.rs == 1 { f64_copy(panel) } else { f64_transpose(panel) } }
 }
 
-macro_rules! copy {
-    ($t:ty, $copy:ident, $lanes:literal, $mask:ident, $load:ident, $store:ident, $maskload:ident, $store_first:ident) => {
-        /// # Safety
-        /// As the packing function, with `rs` = 1.
-        #[target_feature(enable = "avx2")]
-        unsafe fn $copy(panel: &Panel<$t>) {
-            let whole = panel.width / $lanes * $lanes;
-            let (left, mask) = (panel.width - whole, $mask(panel.width - whole));
-            // All of a step at once: a wide operand's rows share few sets of the cache, so its lines don't stay.
-            for p in 0..panel.k {
-                let (src, dst) = (panel.src.wrapping_add(p * panel.ps), panel.dst.wrapping_add(p * panel.ds));
-                // The next panel's part of this row, which no hardware foresees.
-                _mm_prefetch::<_MM_HINT_T0>(src.wrapping_add(panel.width).cast());
-                for i in (0..whole).step_by($lanes) {
-                    // SAFETY: a whole vector of columns below the width.
-                    unsafe { $store(dst.add(i), $load(src.add(i))) };
-                }
-                if left > 0 {
-                    // SAFETY: the columns left, under the mask.
-                    unsafe { $store_first(dst.add(whole), $maskload(src.add(whole), mask), left) };
-                }
-            }
+/// # Safety
+/// As [`f32_pack`], with `rs` = 1.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn f32_copy<S: Widen>(panel: &Panel<f32, S>) {
+    let whole = panel.width / 8 * 8;
+    let left = panel.width - whole;
+    // All of a step at once: a wide operand's rows share few sets of the cache, so its lines don't stay.
+    for p in 0..panel.k {
+        let (src, dst) = (panel.src.wrapping_add(p * panel.ps), panel.dst.wrapping_add(p * panel.ds));
+        // The next panel's part of this row, which no hardware foresees.
+        _mm_prefetch::<_MM_HINT_T0>(src.wrapping_add(panel.width).cast());
+        for i in (0..whole).step_by(8) {
+            // SAFETY: a whole vector of columns below the width.
+            unsafe { _mm256_storeu_ps(dst.add(i), S::load8(src.add(i))) };
         }
-    };
+        if left > 0 {
+            // SAFETY: the columns left.
+            unsafe { f32_store_first(dst.add(whole), S::load_first(src.add(whole), left), left) };
+        }
+    }
 }
 
-copy!(f32, f32_copy, 8, f32_mask, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_maskload_ps, f32_store_first);
-copy!(f64, f64_copy, 4, f64_mask, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_maskload_pd, f64_store_first);
+/// # Safety
+/// As [`f64_pack`], with `rs` = 1.
+#[target_feature(enable = "avx2")]
+unsafe fn f64_copy(panel: &Panel<f64>) {
+    let whole = panel.width / 4 * 4;
+    let (left, mask) = (panel.width - whole, f64_mask(panel.width - whole));
+    // As `f32_copy`.
+    for p in 0..panel.k {
+        let (src, dst) = (panel.src.wrapping_add(p * panel.ps), panel.dst.wrapping_add(p * panel.ds));
+        _mm_prefetch::<_MM_HINT_T0>(src.wrapping_add(panel.width).cast());
+        for i in (0..whole).step_by(4) {
+            // SAFETY: a whole vector of columns below the width.
+            unsafe { _mm256_storeu_pd(dst.add(i), _mm256_loadu_pd(src.add(i))) };
+        }
+        if left > 0 {
+            // SAFETY: the columns left, under the mask.
+            unsafe { f64_store_first(dst.add(whole), _mm256_maskload_pd(src.add(whole), mask), left) };
+        }
+    }
+}
 
 /// # Safety
 /// As [`f32_pack`], with `ps` = 1.
-#[target_feature(enable = "avx2")]
-unsafe fn f32_transpose(panel: &Panel<f32>) {
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn f32_transpose<S: Widen>(panel: &Panel<f32, S>) {
     for i in (0..panel.width).step_by(8) {
         let rows = (panel.width - i).min(8);
         // Rows behind the last are read as the last and not stored.
@@ -62,7 +78,7 @@ unsafe fn f32_transpose(panel: &Panel<f32>) {
         let whole = panel.k / 4 * 4;
         for p in (0..whole).step_by(4) {
             // SAFETY: columns p..p + 4 of rows below the width.
-            let piece = |r: usize| unsafe { _mm_loadu_ps(row(r).add(p)) };
+            let piece = |r: usize| unsafe { S::load4(row(r).add(p)) };
             let x = [0, 1, 2, 3].map(|r| _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(piece(r)), piece(r + 4)));
             let (a, b) = (_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpacklo_ps(x[2], x[3]));
             let (c, d) = (_mm256_unpackhi_ps(x[0], x[1]), _mm256_unpackhi_ps(x[2], x[3]));
@@ -80,7 +96,7 @@ unsafe fn f32_transpose(panel: &Panel<f32>) {
         for p in whole..panel.k {
             for r in 0..rows {
                 // SAFETY: i + r < width and p < k.
-                unsafe { *panel.dst.add(p * panel.ds + i + r) = *row(r).add(p) };
+                unsafe { *panel.dst.add(p * panel.ds + i + r) = (*row(r).add(p)).widen() };
             }
         }
     }

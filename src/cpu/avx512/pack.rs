@@ -11,7 +11,7 @@ use crate::cpu::avx2;
 use crate::cpu::contract::Panel;
 
 /// # Safety
-/// AVX-512 is there; see [`Gemm::pack`](crate::cpu::contract::Gemm::pack).
+/// AVX-512 is there; see [`Pack`](crate::cpu::contract::Pack).
 pub unsafe fn f32_pack(panel: &Panel<f32>) {
     // SAFETY: the contract is passed on unchanged.
     unsafe {
@@ -26,7 +26,7 @@ pub unsafe fn f32_pack(panel: &Panel<f32>) {
 }
 
 /// # Safety
-/// AVX-512 is there; see [`Gemm::pack`](crate::cpu::contract::Gemm::pack).
+/// AVX-512 is there; see [`Pack`](crate::cpu::contract::Pack).
 pub unsafe fn f64_pack(panel: &Panel<f64>) {
     // SAFETY: the contract is passed on unchanged.
     unsafe {

@@ -10,6 +10,7 @@ use half::{bf16, f16};
 
 use super::Isa;
 use super::contract::{HalfOps, Kernels, Ops};
+use super::scalar;
 
 /// The table for 64-bit Arm.
 pub const KERNELS: Kernels = Kernels {
@@ -45,6 +46,8 @@ pub const KERNELS: Kernels = Kernels {
         fma_chains: entries::chains::<Wide64>(),
     },
     half: HalfOps {
+        pack_f16: scalar::KERNELS.half.pack_f16,
+        pack_bf16: scalar::KERNELS.half.pack_bf16,
         gather_sum_f16: entries::gather_sum::<f32, f16>,
         gather_sum_bf16: entries::gather_sum::<f32, bf16>,
     },

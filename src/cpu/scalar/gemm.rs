@@ -1,14 +1,14 @@
 //! GEMM tile and packing, reference: one accumulator an element, the reduction in rising order.
 
 use crate::cpu::contract::{FewDots, Gemm, Panel, Tile};
-use crate::dtype::Element;
+use crate::dtype::{Element, Stored};
 
 /// Single precision.
 pub const F32_4X8: Gemm<f32> =
-    Gemm { name: "f32_gemm_4x8", mr: 4, nr: 8, mc: 64, kc: 256, nc: 512, tile: tile::<f32>, pack: pack::<f32> };
+    Gemm { name: "f32_gemm_4x8", mr: 4, nr: 8, mc: 64, kc: 256, nc: 512, tile: tile::<f32>, pack: pack::<f32, f32> };
 /// Double precision.
 pub const F64_4X8: Gemm<f64> =
-    Gemm { name: "f64_gemm_4x8", mr: 4, nr: 8, mc: 64, kc: 256, nc: 256, tile: tile::<f64>, pack: pack::<f64> };
+    Gemm { name: "f64_gemm_4x8", mr: 4, nr: 8, mc: 64, kc: 256, nc: 256, tile: tile::<f64>, pack: pack::<f64, f64> };
 
 /// # Safety
 /// See [`Gemm::tile`].
@@ -74,12 +74,12 @@ pub unsafe fn few_columns<T: Element>(f: &FewDots<T>) {
 }
 
 /// # Safety
-/// See [`Gemm::pack`].
-unsafe fn pack<T: Element>(panel: &Panel<T>) {
+/// See [`Pack`](crate::cpu::contract::Pack).
+pub unsafe fn pack<T: Element, S: Stored<T>>(panel: &Panel<T, S>) {
     for i in 0..panel.width {
         for p in 0..panel.k {
             // SAFETY: i < width and p < k: both elements are valid.
-            unsafe { *panel.dst.add(p * panel.ds + i) = *panel.src.add(i * panel.rs + p * panel.ps) };
+            unsafe { *panel.dst.add(p * panel.ds + i) = (*panel.src.add(i * panel.rs + p * panel.ps)).widen() };
         }
     }
 }

@@ -24,7 +24,12 @@ pub const KERNELS: Kernels = Kernels {
     isa: Isa::Scalar,
     f32: ops::<f32>(gemm::F32_4X8),
     f64: ops::<f64>(gemm::F64_4X8),
-    half: HalfOps { gather_sum_f16: bag::gather_sum::<f32, f16>, gather_sum_bf16: bag::gather_sum::<f32, bf16> },
+    half: HalfOps {
+        pack_f16: gemm::pack::<f32, f16>,
+        pack_bf16: gemm::pack::<f32, bf16>,
+        gather_sum_f16: bag::gather_sum::<f32, f16>,
+        gather_sum_bf16: bag::gather_sum::<f32, bf16>,
+    },
 };
 
 const fn ops<T: Element>(gemm: super::contract::Gemm<T>) -> Ops<T> {

@@ -226,9 +226,7 @@ impl<T: KernelElement> GramSpace<T> {
             let z = matrix_mut(&mut self.z[at..], to - from, h);
             match &set.inputs {
                 Inputs::Dense(x) => {
-                    let half = || Error::config("weights", "only an embedding table may be stored in half precision");
-                    let w = S::plain(&params.first).ok_or_else(half)?;
-                    let w = matrix(w, h, shape.input);
+                    let w = matrix(&params.first, h, shape.input);
                     self.team.linear(x.rows_range(from, to), w, &params.bias, z)?;
                 }
                 Inputs::Bags(x) => {
