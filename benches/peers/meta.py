@@ -2,7 +2,7 @@
 
     cargo build --release
     pip install -r benches/peers/jax/requirements.txt -r benches/peers/numpy/requirements.txt
-    pip install -r benches/peers/torch/requirements.txt
+    pip install -r benches/peers/torch/requirements.txt && benches/peers/torch/learn2learn.sh
     python benches/peers/meta.py --out benches/record/<machine>/<date>-meta
 
 `--python torch=/path/to/python` gives a peer an interpreter of its own, `--rows 0,3` only some shapes (`--rows ""` none:
@@ -34,7 +34,8 @@ SHAPES = [
     ("1024,2048,64", 256, 256, 8, 3, 0.01),
     ("8192,256,5", 25, 75, 16, 5, 0.001),
 ]
-PEERS = ["jax/vmap", "jax/map", "jax/gram-vmap", "jax/gram-map", "numpy/gram", "torch/vmap", "torch/loop", "torch/higher"]
+PEERS = ["jax/vmap", "jax/map", "jax/gram-vmap", "jax/gram-map", "numpy/gram", "torch/vmap", "torch/loop"]
+PEERS += ["torch/higher", "torch/torchopt", "torch/learn2learn"]
 FIELDS = ["row", "shape", "program", "threads", "median_ms", "min_ms", "max_ms", "reps", "difference", "peak_gflops", "operations"]
 
 

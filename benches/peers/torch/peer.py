@@ -1,7 +1,10 @@
-"""MAML's meta-step in PyTorch: torch.func over tasks by vmap or a loop, and the library higher.
+"""MAML's meta-step in PyTorch: torch.func over tasks by vmap or a loop, and the libraries higher, TorchOpt and learn2learn.
 
     pip install -r benches/peers/torch/requirements.txt
+    benches/peers/torch/learn2learn.sh
     python benches/peers/torch/peer.py CASE --variant vmap
+
+learn2learn 0.2.0 is not built by pip on a Python newer than its C files: the script makes these anew.
 """
 
 import pathlib
@@ -62,30 +65,93 @@ def by_loop(case, device):
     return step
 
 
-def by_higher(case, device):
-    import higher
-
-    theta, data = prepare(case, device)
-    layers = []
+def modules(theta, device):
+    """The same net as a module, and its linear layers."""
+    linears, layers = [], []
     for w, b in theta:
         linear = torch.nn.Linear(w.shape[1], w.shape[0], device=device)
         linear.weight.data.copy_(w)
         linear.bias.data.copy_(b)
+        linears.append(linear)
         layers += [linear, torch.nn.ReLU()]
-    model = torch.nn.Sequential(*layers[:-1])
-    optimiser = torch.optim.SGD(model.parameters(), lr=case.lr)
+    return torch.nn.Sequential(*layers[:-1]), linears
+
+
+def task_by_task(case, device, library):
+    """A step that adds up the tasks' gradients in the module's `.grad`; `library(model)` gives the function of a task."""
+    theta, data = prepare(case, device)
+    model, linears = modules(theta, device)
+    query_loss = library(model)
 
     def step():
         model.zero_grad()
         for xs, ys, xq, yq in zip(*data):
-            with higher.innerloop_ctx(model, optimiser, copy_initial_weights=False) as (net, inner):
-                for _ in range(case.steps):
-                    inner.step(functional.cross_entropy(net(xs), ys))
-                (functional.cross_entropy(net(xq), yq) / len(data[0])).backward()
-        return finish([(l.weight.grad, l.bias.grad) for l in layers[:-1:2]], device)
+            query_loss(xs, ys, xq, yq, 1 / len(data[0]))
+        return finish([(l.weight.grad, l.bias.grad) for l in linears], device)
 
     return step
 
 
+def by_higher(case, device):
+    import higher
+
+    def library(model):
+        optimiser = torch.optim.SGD(model.parameters(), lr=case.lr)
+
+        def query_loss(xs, ys, xq, yq, share):
+            with higher.innerloop_ctx(model, optimiser, copy_initial_weights=False) as (net, inner):
+                for _ in range(case.steps):
+                    inner.step(functional.cross_entropy(net(xs), ys))
+                (functional.cross_entropy(net(xq), yq) * share).backward()
+
+        return query_loss
+
+    return task_by_task(case, device, library)
+
+
+def by_torchopt(case, device):
+    import torchopt
+
+    def library(model):
+        inner = torchopt.MetaSGD(model, lr=case.lr)
+        start = torchopt.extract_state_dict(model), torchopt.extract_state_dict(inner)
+
+        def query_loss(xs, ys, xq, yq, share):
+            for _ in range(case.steps):
+                inner.step(functional.cross_entropy(model(xs), ys))
+            (functional.cross_entropy(model(xq), yq) * share).backward()
+            torchopt.recover_state_dict(model, start[0])
+            torchopt.recover_state_dict(inner, start[1])
+
+        return query_loss
+
+    return task_by_task(case, device, library)
+
+
+def by_learn2learn(case, device):
+    import learn2learn
+
+    def library(model):
+        maml = learn2learn.algorithms.MAML(model, lr=case.lr)
+
+        def query_loss(xs, ys, xq, yq, share):
+            net = maml.clone()
+            for _ in range(case.steps):
+                net.adapt(functional.cross_entropy(net(xs), ys))
+            (functional.cross_entropy(net(xq), yq) * share).backward()
+
+        return query_loss
+
+    return task_by_task(case, device, library)
+
+
+VARIANTS = {
+    "vmap": by_vmap,
+    "loop": by_loop,
+    "higher": by_higher,
+    "torchopt": by_torchopt,
+    "learn2learn": by_learn2learn,
+}
+
 if __name__ == "__main__":
-    common.run({"vmap": by_vmap, "loop": by_loop, "higher": by_higher})
+    common.run(VARIANTS)
