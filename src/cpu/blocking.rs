@@ -44,9 +44,39 @@ pub(crate) fn pack_len<T>(gemm: &Gemm<T>) -> usize {
 
 /// Part `index` of `0..n` cut into `parts` ranges of whole multiples of `unit`, as even as that allows.
 pub(crate) fn part(n: usize, unit: usize, parts: usize, index: usize) -> Range<usize> {
+    if parts == 1 {
+        return 0..n;
+    }
     let units = n.div_ceil(unit);
     let bound = |i: usize| (units * i / parts * unit).min(n);
     bound(index)..bound(index + 1)
+}
+
+/// The rows of a product cut into tiles as even as can be, without a division for each.
+#[derive(Clone, Copy)]
+struct Tiles {
+    count: usize,
+    /// Rows of a tile, and how many of the first tiles have one more.
+    rows: usize,
+    longer: usize,
+}
+
+impl Tiles {
+    /// `m` rows in tiles of at most `mr`.
+    fn new(m: usize, mr: usize) -> Self {
+        let count = m.div_ceil(mr);
+        let rows = m.checked_div(count).unwrap_or(0);
+        Self { count, rows, longer: m - rows * count }
+    }
+
+    /// The rows before a tile.
+    fn start(&self, tile: usize) -> usize {
+        tile * self.rows + tile.min(self.longer)
+    }
+
+    fn rows(&self, tile: usize) -> Range<usize> {
+        self.start(tile)..self.start(tile + 1)
+    }
 }
 
 /// Rows of A from which packing a B that lies well pays: its copy is then a few percent of the work.
@@ -94,8 +124,8 @@ struct Block<'a, T, A, B> {
     pack_a: Pack<T, A>,
     pack_b: Pack<T, B>,
     g: &'a GemmOperands<T, A, B>,
-    /// Number of row tiles of the whole product, and those of this block.
-    all_tiles: usize,
+    /// The row tiles of the whole product, and those of this block.
+    all_tiles: Tiles,
     tiles: Range<usize>,
     columns: Range<usize>,
     steps: Range<usize>,
@@ -126,9 +156,9 @@ pub(crate) unsafe fn symmetric_gemm<T: KernelElement>(kernels: &'static Kernels,
     // SAFETY: the caller's promises are passed on.
     unsafe { product(kernels, g, Half::Upper, pack) };
     let kernel = &T::ops(kernels).gemm;
-    let tiles = g.m.div_ceil(kernel.mr);
-    for tile in 1..tiles {
-        let rows = part(g.m, 1, tiles, tile);
+    let tiles = Tiles::new(g.m, kernel.mr);
+    for tile in 1..tiles.count {
+        let rows = tiles.rows(tile);
         let (src, dst) = (g.c.wrapping_add(rows.start).cast_const(), g.c.wrapping_add(rows.start * g.c_rs));
         let mirror = Panel { width: rows.start, k: rows.len(), src, rs: g.c_rs, ps: 1, dst, ds: g.c_rs };
         // SAFETY: the rows before `rows`, at its columns, are read; `rows` at the columns before them is written.
@@ -149,9 +179,9 @@ unsafe fn product<T: KernelElement, A: TableElement<T>, B: TableElement<T>>(
     }
     let (kernel, pack_a, pack_b) = (&T::ops(kernels).gemm, A::pack(kernels), B::pack(kernels));
     let packed = Packed::choose(kernel, g, pack);
-    let all_tiles = g.m.div_ceil(kernel.mr);
-    let [column_blocks, step_blocks, row_blocks] =
-        [g.n.div_ceil(kernel.nc), g.k.div_ceil(kernel.kc).max(1), all_tiles.div_ceil(kernel.mc / kernel.mr)];
+    let all_tiles = Tiles::new(g.m, kernel.mr);
+    let row_blocks = all_tiles.count.div_ceil(kernel.mc / kernel.mr);
+    let (column_blocks, step_blocks) = (g.n.div_ceil(kernel.nc), g.k.div_ceil(kernel.kc).max(1));
     for column_block in 0..column_blocks {
         for step_block in 0..step_blocks {
             for row_block in 0..row_blocks {
@@ -161,7 +191,7 @@ unsafe fn product<T: KernelElement, A: TableElement<T>, B: TableElement<T>>(
                     pack_b,
                     g,
                     all_tiles,
-                    tiles: part(all_tiles, 1, row_blocks, row_block),
+                    tiles: part(all_tiles.count, 1, row_blocks, row_block),
                     columns: part(g.n, kernel.nr, column_blocks, column_block),
                     steps: part(g.k, STEP_UNIT, step_blocks, step_block),
                     packed,
@@ -184,14 +214,10 @@ unsafe fn product<T: KernelElement, A: TableElement<T>, B: TableElement<T>>(
 const STEP_UNIT: usize = 4;
 
 impl<T: KernelElement, A: TableElement<T>, B: TableElement<T>> Block<'_, T, A, B> {
-    /// The rows of a tile.
-    fn rows(&self, tile: usize) -> Range<usize> {
-        part(self.g.m, 1, self.all_tiles, tile)
-    }
-
     /// Where a tile's packed rows begin: tiles lie one after the other, each k x rows.
     fn packed_rows(&self, tile: usize) -> *mut T {
-        self.packed.a.wrapping_add((self.rows(tile).start - self.rows(self.tiles.start).start) * self.steps.len())
+        let before = self.all_tiles.start(tile) - self.all_tiles.start(self.tiles.start);
+        self.packed.a.wrapping_add(before * self.steps.len())
     }
 
     /// Where a panel's packed columns begin: panels lie one after the other, each k x nr.
@@ -212,7 +238,7 @@ impl<T: KernelElement, A: TableElement<T>, B: TableElement<T>> Block<'_, T, A, B
             return;
         }
         for tile in self.tiles.clone() {
-            let (rows, dst) = (self.rows(tile), self.packed_rows(tile));
+            let (rows, dst) = (self.all_tiles.rows(tile), self.packed_rows(tile));
             let src = g.a.wrapping_add(rows.start * g.a_rs + self.steps.start * g.a_cs);
             let panel = Panel { width: rows.len(), k, src, rs: g.a_rs, ps: g.a_cs, dst, ds: rows.len() };
             // SAFETY: rows and steps of A; a block of at most mc rows and kc steps fits its packing space.
@@ -270,7 +296,7 @@ impl<T: KernelElement, A: TableElement<T>, B: TableElement<T>> Block<'_, T, A, B
                 (self.packed_columns(panel).cast_const(), nr)
             };
             for tile in self.tiles.clone() {
-                let rows = self.rows(tile);
+                let rows = self.all_tiles.rows(tile);
                 let start = if self.half == Half::Upper { panel.max(rows.start) } else { panel };
                 if start >= end {
                     continue;
@@ -317,6 +343,18 @@ mod tests {
                     next = p.end;
                 }
                 assert_eq!(next, n);
+            }
+        }
+    }
+
+    #[test]
+    fn tiles_cover_all_rows_once_and_are_even() {
+        for m in 0..100 {
+            for mr in 1..15 {
+                let tiles = Tiles::new(m, mr);
+                let sizes: Vec<usize> = (0..tiles.count).map(|t| tiles.rows(t).len()).collect();
+                assert_eq!((tiles.start(0), tiles.start(tiles.count)), (0, m), "{m} rows in tiles of {mr}");
+                assert!(sizes.iter().all(|&s| s <= mr && s + 1 >= sizes[0] && s > 0), "{m}, {mr}: {sizes:?}");
             }
         }
     }
