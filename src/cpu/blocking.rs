@@ -210,6 +210,19 @@ unsafe fn product<T: KernelElement, A: TableElement<T>, B: TableElement<T>>(
     }
 }
 
+/// Steps packed at a time where rows lie far apart.
+const STEPS_AT_A_TIME: usize = 16;
+/// Distance in bytes from which rows fall into so few sets of the first-level cache that a panel's lines don't stay.
+const FAR_APART: usize = 2048;
+
+/// The steps in the pieces they are packed in. Where a step is a row of the operand and rows lie far apart, all panels'
+/// part of some steps is packed, one panel after the other, which reads memory in order; a whole panel takes one cache line
+/// of every row.
+fn pieces(k: usize, rows_are_steps: bool, row_bytes: usize) -> impl Iterator<Item = Range<usize>> {
+    let each = if rows_are_steps && row_bytes >= FAR_APART { STEPS_AT_A_TIME } else { k.max(1) };
+    (0..k).step_by(each).map(move |p| p..k.min(p + each))
+}
+
 /// Steps of a block are a multiple of what a transposition takes at once.
 const STEP_UNIT: usize = 4;
 
@@ -237,12 +250,16 @@ impl<T: KernelElement, A: TableElement<T>, B: TableElement<T>> Block<'_, T, A, B
         if self.packed.a.is_null() {
             return;
         }
-        for tile in self.tiles.clone() {
-            let (rows, dst) = (self.all_tiles.rows(tile), self.packed_rows(tile));
-            let src = g.a.wrapping_add(rows.start * g.a_rs + self.steps.start * g.a_cs);
-            let panel = Panel { width: rows.len(), k, src, rs: g.a_rs, ps: g.a_cs, dst, ds: rows.len() };
-            // SAFETY: rows and steps of A; a block of at most mc rows and kc steps fits its packing space.
-            unsafe { (self.pack_a)(&panel) };
+        for steps in pieces(k, g.a_rs == 1, g.a_cs * size_of::<A>()) {
+            for tile in self.tiles.clone() {
+                let rows = self.all_tiles.rows(tile);
+                let (width, ds) = (rows.len(), rows.len());
+                let src = g.a.wrapping_add(rows.start * g.a_rs + (self.steps.start + steps.start) * g.a_cs);
+                let dst = self.packed_rows(tile).wrapping_add(steps.start * ds);
+                let panel = Panel { width, k: steps.len(), src, rs: g.a_rs, ps: g.a_cs, dst, ds };
+                // SAFETY: rows and steps of A; a block of at most mc rows and kc steps fits its packing space.
+                unsafe { (self.pack_a)(&panel) };
+            }
         }
     }
 
@@ -253,12 +270,15 @@ impl<T: KernelElement, A: TableElement<T>, B: TableElement<T>> Block<'_, T, A, B
         if self.packed.b.is_null() {
             return;
         }
-        for j in self.panels() {
-            let (width, dst) = (nr.min(self.columns.end - j), self.packed_columns(j));
-            let src = g.b.wrapping_add(self.steps.start * g.b_rs + j * g.b_cs);
-            let panel = Panel { width, k, src, rs: g.b_cs, ps: g.b_rs, dst, ds: nr };
-            // SAFETY: steps and columns of B; a block of at most kc steps and nc columns fits its packing space.
-            unsafe { (self.pack_b)(&panel) };
+        for steps in pieces(k, g.b_cs == 1, g.b_rs * size_of::<B>()) {
+            for j in self.panels() {
+                let (width, ds) = (nr.min(self.columns.end - j), nr);
+                let src = g.b.wrapping_add((self.steps.start + steps.start) * g.b_rs + j * g.b_cs);
+                let dst = self.packed_columns(j).wrapping_add(steps.start * ds);
+                let panel = Panel { width, k: steps.len(), src, rs: g.b_cs, ps: g.b_rs, dst, ds };
+                // SAFETY: steps and columns of B; a block of at most kc steps and nc columns fits its packing space.
+                unsafe { (self.pack_b)(&panel) };
+            }
         }
     }
 
