@@ -108,8 +108,8 @@ fn algorithms(steps: usize, lr: f64) -> [InnerLoop<'static>; 5] {
     [maml, fomaml, anil::inner_loop(steps, lr), reptile::inner_loop(steps, lr), evaluate]
 }
 
-/// Shared memory for an episode, or none: then it lies in global memory.
-const KERNELS: [(&str, u32); 2] = [("episode_shared", 227 * 1024), ("episode_global", 0)];
+/// Shared memory for an episode, or none: then each part of a step is a launch over all episodes.
+const WAYS: [(&str, u32); 2] = [("one launch", 227 * 1024), ("a launch a part", 0)];
 
 /// One, two and three layers of dense inputs and token bags under every algorithm, the kernels taking turns; then sizes at
 /// which a thread has a tile of 4 x 4 elements, no inner step, and many episodes.
@@ -117,12 +117,12 @@ fn check(mut simulator: Simulator) {
     let arch = simulator.arch();
     let (mut count, mut largest) = (0, 0.0f64);
     let mut one = |p: &Problem, inner: &InnerLoop, turn: usize| {
-        let (kernel, shared) = KERNELS[turn % 2];
+        let (way, shared) = WAYS[turn % 2];
         let mut device = std::mem::replace(&mut simulator, Simulator::new("sm_80"));
         device.shared_limit = shared;
         let (device, found) = on(device, p, inner);
         simulator = device;
-        let what = format!("{arch} {kernel} seed {} {:?} {inner:?}", p.seed, p.shape);
+        let what = format!("{arch} {way} seed {} {:?} {inner:?}", p.seed, p.shape);
         let found = found.unwrap_or_else(|e| panic!("{what}: {e}"));
         largest = largest.max(compare(p, inner, &found, &what));
         count += 1;
@@ -200,7 +200,7 @@ fn meta_steps_equal_the_truth_on_a_gpu() {
 #[test]
 fn the_order_of_warps_and_blocks_changes_no_bit() {
     let p = problem(7, InputKind::Bag, &[10, 9, 6, 4], [3, 6, 7]);
-    for (kernel, shared_limit) in KERNELS {
+    for (way, shared_limit) in WAYS {
         let one = |seed| {
             let mut simulator = Simulator::new("sm_80");
             (simulator.seed, simulator.shared_limit) = (seed, shared_limit);
@@ -208,7 +208,7 @@ fn the_order_of_warps_and_blocks_changes_no_bit() {
             format!("{:?} {:?}", found.gradient, found.outputs)
         };
         let first = one(1);
-        assert!([2, 99].into_iter().all(|seed| one(seed) == first), "{kernel}");
+        assert!([2, 99].into_iter().all(|seed| one(seed) == first), "{way}");
     }
 }
 
