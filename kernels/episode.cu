@@ -22,7 +22,7 @@
 #include "product.cuh"
 #include "softmax.cuh"
 
-// What the outer loop wants; the numbers are those of src/cuda/meta_step.rs.
+// What the outer loop wants; the numbers are those of src/cuda/meta_step/launches.rs.
 enum Order { SECOND = 0, FIRST = 1, DISPLACEMENT = 2, EVALUATE = 3 };
 
 // The layers after the first. In memory a weight's rows are odd(inputs) apart; in `row` and `head` they have no gaps.
@@ -60,7 +60,7 @@ struct Net {
     }
 };
 
-// The pieces of an episode's memory; src/cuda/meta_step.rs adds up the same sizes.
+// The pieces of an episode's memory; src/cuda/meta_step/plan.rs adds up the same sizes.
 struct Memory {
     Net net;
     int n, m;

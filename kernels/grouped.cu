@@ -62,13 +62,25 @@ DEVICE void store4(const Matrix& dst, int row, int col, int cols, const float (&
     }
 }
 
+// alpha (sum + bias) of the first product's columns from `col` on.
+template <int MICRO>
+DEVICE void scale(float (&sum)[MICRO][4], const Product& p, const Matrix& b, int col, int n) {
+    float4 bias = make_float4(0, 0, 0, 0);
+    if (p.flags & BIAS) bias = load4(b.data + (i64)n * b.ld, 0, 0, col, 1, n, b.aligned);
+    float of[4] = {bias.x, bias.y, bias.z, bias.w};
+    #pragma unroll
+    for (int i = 0; i < MICRO; i++)
+        #pragma unroll
+        for (int j = 0; j < 4; j++) sum[i][j] = p.alpha * (sum[i][j] + of[j]);
+}
+
 // The end of four neighbours' sums; a NaN passes the ReLU, so that an episode that diverged shows.
 DEVICE void finish4(float (&x)[4], int row, int col, int m, int n, const Product& p, const Matrix& old, const Matrix& mask,
                     const Matrix& c) {
     bool of_result = p.flags & MASK_RESULT;
     float4 was = make_float4(0, 0, 0, 0), sign = make_float4(1, 1, 1, 1);
     if (p.beta != 0) was = load4(old.data, old.ld, row, col, m, n, old.aligned);
-    if (mask.data) sign = load4(mask.data, mask.ld, row, col, m, n, mask.aligned);
+    if (p.mask.data) sign = load4(mask.data, mask.ld, row, col, m, n, mask.aligned);
     float before[4] = {was.x, was.y, was.z, was.w}, positive[4] = {sign.x, sign.y, sign.z, sign.w};
     #pragma unroll
     for (int j = 0; j < 4; j++) {
@@ -128,19 +140,10 @@ template <bool KA, bool KB, int ROWS, int COLS, int MICRO> DEVICE void product(c
             if (loads_b) B::store(sb[slot ^ 1], next_b);
             __syncthreads();
         }
-        if (which == 0) {
-            float4 bias = make_float4(0, 0, 0, 0);
-            if (g.flags & BIAS) bias = load4(b.data + (i64)n * b.ld, 0, 0, j0 + tj, 1, n, b.aligned);
-            float of[4] = {bias.x, bias.y, bias.z, bias.w};
-            #pragma unroll
-            for (int i = 0; i < MICRO; i++)
-                #pragma unroll
-                for (int j = 0; j < 4; j++) sum[i][j] = g.alpha * (sum[i][j] + of[j]);
-        }
+        if (which == 0) scale(sum, g, b, j0 + tj, n);
     }
     int m0 = g.m.first(e);
     Matrix old = g.old.of(e, m0), mask = g.mask.of(e, m0), c = g.c.of(e, m0);
-    if (!g.mask.data) mask.data = nullptr;
     #pragma unroll
     for (int i = 0; i < MICRO; i++) {
         int row = i0 + i / 4 * APART + ti + i % 4, col = j0 + tj;

@@ -552,24 +552,20 @@ fn with_bug(arch: &str, case: &Case, edit: fn(&str) -> String) -> String {
 
 #[test]
 fn planted_bugs_are_caught() {
-    for arch in ["sm_80", "sm_90a", "sm_100"] {
-        for (form, tile) in [(Form::Nn, 0), (Form::Nt, 1), (Form::Tn, 2)] {
-            let case = busy(form, tile);
-            let bug = |edit| with_bug(arch, &case, edit);
-            assert_eq!(bug(str::to_string), "", "{arch} {form:?}");
-            let found = bug(|ptx| without(&without(ptx, "bar.sync", |_| true), "barrier.sync", |_| true));
-            let kinds = ["Race", "UninitializedShared"];
-            assert!(kinds.iter().any(|kind| found.contains(kind)), "{arch} {form:?}: no barrier: {found:?}");
-            let found = bug(|ptx| shifted(ptx, "st.global.v4", 16));
-            assert!(found.contains("is wanted") || found.contains("outside"), "{arch} {form:?}: shifted: {found:?}");
-            // Every episode takes the first one's rows.
-            let found = bug(|ptx| lines(ptx, "%ctaid.z", |_, line| line.replace("%ctaid.z", "0")));
-            assert!(!found.is_empty(), "{arch} {form:?}: one episode only");
-            let found = bug(|ptx| lines(ptx, "setp.gt.f32", |_, line| line.replace("setp.gt", "setp.lt")));
-            assert!(
-                form == Form::Tn || found.contains("is wanted"),
-                "{arch} {form:?}: the mask turned round: {found:?}"
-            );
-        }
+    // A form and a tile for each architecture.
+    for (arch, form, tile) in [("sm_80", Form::Nn, 0), ("sm_90a", Form::Nt, 1), ("sm_100", Form::Tn, 2)] {
+        let case = busy(form, tile);
+        let bug = |edit| with_bug(arch, &case, edit);
+        assert_eq!(bug(str::to_string), "", "{arch} {form:?}");
+        let found = bug(|ptx| without(&without(ptx, "bar.sync", |_| true), "barrier.sync", |_| true));
+        let kinds = ["Race", "UninitializedShared"];
+        assert!(kinds.iter().any(|kind| found.contains(kind)), "{arch} {form:?}: no barrier: {found:?}");
+        let found = bug(|ptx| shifted(ptx, "st.global.v4", 16));
+        assert!(found.contains("is wanted") || found.contains("outside"), "{arch} {form:?}: shifted: {found:?}");
+        // Every episode takes the first one's rows.
+        let found = bug(|ptx| lines(ptx, "%ctaid.z", |_, line| line.replace("%ctaid.z", "0")));
+        assert!(!found.is_empty(), "{arch} {form:?}: one episode only");
+        let found = bug(|ptx| lines(ptx, "setp.gt.f32", |_, line| line.replace("setp.gt", "setp.lt")));
+        assert!(form == Form::Tn || found.contains("is wanted"), "{arch} {form:?}: the mask turned round: {found:?}");
     }
 }

@@ -202,7 +202,8 @@ impl Product {
         let a_row = if self.form == Form::Tn { m } else { k };
         let b_row = if self.form == Form::Nt { k } else { n };
         let rows = [("a", self.a, a_row), ("b", self.b, b_row), ("c", self.c, n)];
-        if let Some((name, o, row)) = rows.into_iter().find(|(_, o, row)| k > 0 && o.ld < *row) {
+        let is_read = |name: &str| k > 0 || name == "c";
+        if let Some((name, o, row)) = rows.into_iter().find(|(name, o, row)| is_read(name) && o.ld < *row) {
             let detail = format!("{name} has rows of {row} but a leading dimension of {}", o.ld);
             return Err(Error::shape("grouped product", detail));
         }

@@ -149,3 +149,55 @@ impl<'a> Room<'a> {
         self.scratch + self.support(1..self.shape.layers()) + self.support(self.own_layers().start..l)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::InputKind;
+
+    /// Where each piece begins and how many numbers it has, of the query pass or of the sweep.
+    fn pieces(room: &Room, sizes: &Sizes, query: bool) -> Vec<(u128, u128)> {
+        let last = room.shape.layers();
+        let of = |rows: usize, l: usize| rows as u128 * room.width(l) as u128;
+        let mut all = vec![(room.losses(), sizes.query as u128)];
+        if !sizes.frozen {
+            all.push((room.c(), of(sizes.support, 1)));
+        }
+        for k in 0..sizes.saved.max(1) {
+            all.push((room.head(k), (sizes.episodes * room.head_stride()) as u128));
+            all.push((room.p(k), of(sizes.support, last)));
+            all.extend(room.own_layers().map(|l| (room.d(k, l), of(sizes.support, l))));
+            if k == 0 || !sizes.frozen {
+                all.extend((1..last).map(|l| (room.act(k, l), of(sizes.support, l))));
+            }
+        }
+        if query {
+            all.extend((1..=last).map(|l| (room.query_act(l), of(sizes.query, l))));
+        } else {
+            all.extend((1..last).map(|l| (room.ract(l), of(sizes.support, l))));
+            all.extend(room.own_layers().map(|l| (room.rd(l), of(sizes.support, l))));
+        }
+        all
+    }
+
+    #[test]
+    fn pieces_are_aligned_and_do_not_overlap() {
+        for widths in [vec![5], vec![9, 4], vec![9, 6, 4], vec![33, 7, 6, 3]] {
+            let shape = MlpShape { input: 10, kind: InputKind::Dense, widths };
+            for (saved, frozen) in [(0, false), (3, false), (0, true), (3, true)] {
+                let frozen = frozen && shape.layers() > 1;
+                let sizes = Sizes { episodes: 3, support: 17, query: 23, saved, frozen };
+                let room = Room::new(&shape, sizes);
+                for query in [false, true] {
+                    let mut all = pieces(&room, &sizes, query);
+                    all.sort_unstable();
+                    let what = format!("{:?} {sizes:?}: {all:?}", shape.widths);
+                    assert!(all.iter().all(|(at, _)| at.is_multiple_of(4)), "{what}");
+                    assert!(all.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0), "{what}");
+                    let (at, len) = all[all.len() - 1];
+                    assert!(at + len <= room.len(), "{what}");
+                }
+            }
+        }
+    }
+}

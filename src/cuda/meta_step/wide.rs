@@ -115,16 +115,17 @@ impl<'a, D: Device> Wide<'a, D> {
         if self.launches.work.order == Order::Second { k } else { 0 }
     }
 
-    // Operands. Rows of a set: those of layer l's width at a place of the workspace, or elsewhere.
-
+    /// The address of a place in `room`.
     fn at(&self, place: u128) -> u64 {
         self.plan().spans.workspace.at(self.launches.base) + 4 * place as u64
     }
 
+    /// Rows of layer l's width.
     fn rows_at(&self, address: u64, l: usize) -> Operand {
         Operand { address, ld: self.width(l), stride: 0 }
     }
 
+    /// act(l) of a set's rows at step k.
     fn act(&self, set: Set, k: usize, l: usize) -> Operand {
         let k = if self.frozen() { 0 } else { self.slot(k) };
         let place = if set == Set::Query { self.room.query_act(l) } else { self.room.act(k, l) };
@@ -186,8 +187,7 @@ impl<'a, D: Device> Wide<'a, D> {
         Operand { address, ld: self.width(l - 1), stride: self.plan().row_len() }
     }
 
-    // Sizes, and products between rows of a set and weights.
-
+    /// How many rows of a set an episode has.
     fn extent(&self, set: Set) -> Extent {
         let (spans, limits) = (&self.plan().spans, &self.plan().limits);
         let (span, most) = match set {
