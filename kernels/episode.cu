@@ -10,9 +10,9 @@
 // With the body frozen (ANIL) only the last layer takes steps; its inputs stay, no Gram matrix is read, and the sweep's
 // dZ is gathered at the last hidden layer, from where it goes back through the body once.
 //
-// The episode's memory is shared where it fits, else the block's piece of a global workspace: one source, two kernels, so
-// that each knows its address space. Row strides in it are odd (see product.cuh). Z_0, Z'_0, G' and the head's start are
-// read from global memory: Z_0 once a step, G' twice, all in order. Layer l (from 1) has width(l) outputs; "act(l)" is its
+// The episode's memory is shared memory; where it does not fit, the same algebra runs as launches over all episodes
+// (grouped.cu). Row strides in it are odd (see product.cuh). Z_0, Z'_0, G' and the head's start are read from global
+// memory: Z_0 once a step, G' twice, all in order. Layer l (from 1) has width(l) outputs; "act(l)" is its
 // output after ReLU, d(l) the gradient of the loss with respect to its pre-activations, rd(l) that gradient's R-tangent.
 // act(1)'s sign is all that is kept of Z_k, and delta_k = d(1) goes straight into C, so a step keeps
 //
@@ -22,7 +22,7 @@
 #include "product.cuh"
 #include "softmax.cuh"
 
-// What the outer loop wants; the numbers are those of src/cuda/meta_step.rs.
+// What the outer loop wants; the numbers are those of src/cuda/meta_step/launches.rs.
 enum Order { SECOND = 0, FIRST = 1, DISPLACEMENT = 2, EVALUATE = 3 };
 
 // The layers after the first. In memory a weight's rows are odd(inputs) apart; in `row` and `head` they have no gaps.
@@ -60,7 +60,7 @@ struct Net {
     }
 };
 
-// The pieces of an episode's memory; src/cuda/meta_step.rs adds up the same sizes.
+// The pieces of an episode's memory; src/cuda/meta_step/plan.rs adds up the same sizes.
 struct Memory {
     Net net;
     int n, m;
@@ -105,6 +105,7 @@ struct Episode {
     bool frozen;
     const int *labels, *query_labels;
     const float* gram_query;  // null where the first layer takes no step
+    int gram_ld;              // of gram_query
     float *z, *z_query;
 
     // act(l) = relu(act(l-1) W^T + b), without ReLU in the last layer, over `rows` rows.
@@ -207,7 +208,7 @@ struct Episode {
         int last = net.layers, outputs = net.width(last), ld_out = net.ld(last), h = net.width(1);
         const float* phi = mem.phi(i);
         float *z = mem.query_act(last), *v = mem.v, *eps = z_query;
-        first(m, z_query, gram_query, n, mem.query_act(1));
+        first(m, z_query, gram_query, gram_ld, mem.query_act(1));
         for (int l = 2; l <= last; l++) forward(m, l, phi, mem.query_act(l - 1), mem.query_act(l));
         each(m, outputs, [=](int r, int j) { out[r * outputs + j] = z[r * ld_out + j]; });
         __syncthreads();
@@ -230,7 +231,7 @@ struct Episode {
     DEVICE void begin_sweep() const {
         int h = net.width(1), ld = net.ld(1);
         float *c = mem.c, *u = mem.u(), by = lr;
-        product(n, h, m, Transposed{gram_query, n}, Plain{z_query, h},
+        product(n, h, m, Transposed{gram_query, gram_ld}, Plain{z_query, h},
                 [=](int i, int j, float sum) { c[i * ld + j] = -by * sum; });
         each(n, h, [=](int i, int j) { u[i * ld + j] = 0; });
         __syncthreads();
@@ -377,27 +378,29 @@ struct Episode {
     }
 };
 
-// Block t is episode t: rows support_rows[t] .. support_rows[t+1] of z and labels, and so for the queries. Its Gram
-// matrices start at t * gram_stride and t * gram_query_stride, n x n and m x n. In: Z_0 in z, Z'_0 in z_query, head. Out:
-// u in z, eps in z_query, query outputs, row t of `rows` (first bias, head) and whether it is finite, the mean query loss.
-DEVICE void episode(float* base, const int* widths, int layers, const int* support_rows, const int* query_rows,
-                    const int* labels, const int* query_labels, const float* grams, i64 gram_stride,
-                    const float* grams_query, i64 gram_query_stride, float* z, float* z_query, const float* head,
-                    int steps, float lr, int order, int last_layer, float* out, float* rows, int row_len,
-                    float* losses, u32* finite) {
+// Block t is episode t: rows support_rows[t] .. support_rows[t+1] of z, labels and Gram matrices, and so for the queries; rows of
+// Gram matrices are gram_ld numbers apart. In: Z_0 in z, Z'_0 in z_query, head. Out: u in z, eps in z_query, query outputs,
+// row t of `rows` (first bias, head) and whether it is finite, the mean query loss.
+KERNEL __launch_bounds__(256, 1) episode_shared(const int* widths, int layers, const int* support_rows,
+                                                const int* query_rows, const int* labels, const int* query_labels,
+                                                const float* grams, const float* grams_query, int gram_ld, float* z,
+                                                float* z_query, const float* head, int steps, float lr, int order,
+                                                int last_layer, float* out, float* rows, int row_len, float* losses,
+                                                u32* finite) {
+    extern __shared__ float base[];
     Net net{widths, layers};
     int t = blockIdx.x, s0 = support_rows[t], q0 = query_rows[t], h = net.width(1), outputs = net.width(layers);
     int n = support_rows[t + 1] - s0, m = query_rows[t + 1] - q0;
     bool frozen = last_layer && layers > 1, second = order == SECOND, moves = !frozen && steps > 0;
     Memory mem(base, net, n, m, second ? steps : 0, frozen);
     Episode e{mem, net, n, m, lr, frozen, labels + s0, query_labels + q0,
-              moves ? grams_query + t * gram_query_stride : nullptr, z + (i64)s0 * h, z_query + (i64)q0 * h};
+              moves ? grams_query + (i64)q0 * gram_ld : nullptr, gram_ld, z + (i64)s0 * h, z_query + (i64)q0 * h};
     float *phi = mem.phi(0), *v = mem.v;
     net.each_weight([=](int at, int dense) { phi[at] = head[dense]; });
     if (moves) {
-        const float* gram = grams + t * gram_stride;
-        int gram_ld = odd(n), ld = net.ld(1);
-        each(n, n, [=](int i, int j) { mem.gram[i * gram_ld + j] = gram[i * n + j]; });
+        const float* gram = grams + (i64)s0 * gram_ld;
+        int own_ld = odd(n), ld = net.ld(1);
+        each(n, n, [=](int i, int j) { mem.gram[i * own_ld + j] = gram[i * gram_ld + j]; });
         each(n, h, [=](int i, int j) { mem.c[i * ld + j] = 0; });
     }
     __syncthreads();
@@ -432,24 +435,4 @@ DEVICE void episode(float* base, const int* widths, int layers, const int* suppo
     e.finish(u, order == DISPLACEMENT ? lr : 1.0f, back, row);
     bool good = e.finite(row, row_len);
     if (threadIdx.x == 0) finite[t] = good;
-}
-
-#define PARAMETERS                                                                                                     \
-    const int *widths, int layers, const int *support_rows, const int *query_rows, const int *labels,                  \
-        const int *query_labels, const float *grams, i64 gram_stride, const float *grams_query, i64 gram_query_stride, \
-        float *z, float *z_query, const float *head, int steps, float lr, int order, int last_layer, float *out,       \
-        float *rows, int row_len, float *losses, u32 *finite
-#define ARGUMENTS                                                                                                     \
-    widths, layers, support_rows, query_rows, labels, query_labels, grams, gram_stride, grams_query,                  \
-        gram_query_stride, z, z_query, head, steps, lr, order, last_layer, out, rows, row_len, losses, finite
-
-// Memory in shared memory.
-KERNEL __launch_bounds__(256, 1) episode_shared(PARAMETERS) {
-    extern __shared__ float shared_memory[];
-    episode(shared_memory, ARGUMENTS);
-}
-
-// Memory in a global workspace, `stride` numbers a block.
-KERNEL __launch_bounds__(256, 1) episode_global(PARAMETERS, float* workspace, i64 stride) {
-    episode(workspace + blockIdx.x * stride, ARGUMENTS);
 }

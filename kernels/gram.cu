@@ -1,6 +1,7 @@
 // Gram matrices of the episodes, "+ 1" carrying the first layer's bias: G = X X^T + 1 and G' = X' X^T + 1 (dense), and the
-// same for token bags by merging their rising token lists. Row t of the grid's y is episode t; its matrix starts at
-// t * stride, without gaps. The order of an element's sum depends on the width of the rows alone.
+// same for token bags by merging their rising token lists. Row t of the grid's y is episode t. Row r of `a` has row r of dst, `ld`
+// numbers apart, of which as many are written as its episode has rows of `b`. The order of an element's sum depends on the
+// width of the rows alone.
 #include "common.cuh"
 
 // A tile of the matrix, and the columns of the inputs that a block keeps in shared memory at once.
@@ -13,7 +14,7 @@ constexpr int GROUPS = 4, SHARE = DEPTH / GROUPS;
 // `a_rows` and `b_rows` give each episode's rows in `a` and `b` (width columns); the grid's x has a block for every tile of
 // the largest episode.
 KERNEL __launch_bounds__(64 * GROUPS) gram(const int* a_rows, const int* b_rows, const float* a, const float* b, int width,
-                                           float* dst, i64 stride) {
+                                           float* dst, int ld) {
     __shared__ float as[ROWS][DEPTH + 1], bs[ROWS][DEPTH + 1], sums[GROUPS][ROWS][ROWS + 1];
     int t = blockIdx.y, a0 = a_rows[t], b0 = b_rows[t], m = a_rows[t + 1] - a0, n = b_rows[t + 1] - b0;
     int across = (n + ROWS - 1) / ROWS, down = (m + ROWS - 1) / ROWS;
@@ -52,13 +53,13 @@ KERNEL __launch_bounds__(64 * GROUPS) gram(const int* a_rows, const int* b_rows,
     for (int e = threadIdx.x; e < ROWS * ROWS; e += blockDim.x) {
         int r = e / ROWS, c = e % ROWS;
         float whole = (sums[0][r][c] + sums[1][r][c]) + (sums[2][r][c] + sums[3][r][c]);
-        if (i0 + r < m && j0 + c < n) dst[t * stride + (i64)(i0 + r) * n + j0 + c] = whole + 1;
+        if (i0 + r < m && j0 + c < n) dst[(i64)(a0 + i0 + r) * ld + j0 + c] = whole + 1;
     }
 }
 
 // dst[i][j] = bag a_i . bag b_j + 1: a thread an element. Bag r is tokens and weights offsets[r] .. offsets[r+1].
 KERNEL gram_bags(const int* a_rows, const int* b_rows, const int* a_offsets, const u32* a_tokens, const float* a_weights,
-                 const int* b_offsets, const u32* b_tokens, const float* b_weights, float* dst, i64 stride) {
+                 const int* b_offsets, const u32* b_tokens, const float* b_weights, float* dst, int ld) {
     int t = blockIdx.y, a0 = a_rows[t], b0 = b_rows[t], m = a_rows[t + 1] - a0, n = b_rows[t + 1] - b0;
     for (int e = blockIdx.x * blockDim.x + threadIdx.x; e < m * n; e += gridDim.x * blockDim.x) {
         int i = e / n, j = e % n;
@@ -70,6 +71,6 @@ KERNEL gram_bags(const int* a_rows, const int* b_rows, const int* a_offsets, con
             x += left <= right;
             y += right <= left;
         }
-        dst[t * stride + e] = sum + 1;
+        dst[(i64)(a0 + i) * ld + j] = sum + 1;
     }
 }

@@ -42,7 +42,7 @@ fn scale(device: &mut Simulator) -> Result<()> {
 fn gram(device: &mut Simulator) -> Result<()> {
     let ((_x, x), (_dst, dst)) = (put(device, &vec![1f32; 40 * 70]), room(device, 40 * 40));
     let (_bounds, bounds) = put(device, &[0i32, 40]);
-    let grams = Grams { episodes: 1, bounds: [bounds; 2], most: [40; 2], dst, stride: 1600 };
+    let grams = Grams { episodes: 1, bounds: [bounds; 2], most: [40; 2], dst, ld: 40 };
     // SAFETY: one episode of 40 rows of 70 numbers, against itself.
     unsafe { rows::gram(&grams, x, x, 70)?.run(device) }
 }

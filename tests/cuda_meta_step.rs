@@ -1,6 +1,6 @@
 //! The meta-step on a device: every algorithm, kind of input and depth, for every architecture, through the engine's own
 //! launch code, on the interpreter and on a GPU where there is one; what it refuses; and the interpreter's proof that it
-//! sees what may go wrong inside the episode kernel.
+//! sees what may go wrong inside the kernels of the inner steps.
 #![cfg(feature = "cuda")]
 
 mod support;
@@ -108,21 +108,22 @@ fn algorithms(steps: usize, lr: f64) -> [InnerLoop<'static>; 5] {
     [maml, fomaml, anil::inner_loop(steps, lr), reptile::inner_loop(steps, lr), evaluate]
 }
 
-/// Shared memory for an episode, or none: then it lies in global memory.
-const KERNELS: [(&str, u32); 2] = [("episode_shared", 227 * 1024), ("episode_global", 0)];
+/// Shared memory for an episode, or none: then each part of a step is a launch over all episodes.
+const WAYS: [(&str, u32); 2] = [("one launch", 227 * 1024), ("a launch a part", 0)];
 
 /// One, two and three layers of dense inputs and token bags under every algorithm, the kernels taking turns; then sizes at
 /// which a thread has a tile of 4 x 4 elements, no inner step, and many episodes.
 fn check(mut simulator: Simulator) {
     let arch = simulator.arch();
     let (mut count, mut largest) = (0, 0.0f64);
+    const WIDE: usize = 1;
     let mut one = |p: &Problem, inner: &InnerLoop, turn: usize| {
-        let (kernel, shared) = KERNELS[turn % 2];
+        let (way, shared) = WAYS[turn % 2];
         let mut device = std::mem::replace(&mut simulator, Simulator::new("sm_80"));
         device.shared_limit = shared;
         let (device, found) = on(device, p, inner);
         simulator = device;
-        let what = format!("{arch} {kernel} seed {} {:?} {inner:?}", p.seed, p.shape);
+        let what = format!("{arch} {way} seed {} {:?} {inner:?}", p.seed, p.shape);
         let found = found.unwrap_or_else(|e| panic!("{what}: {e}"));
         largest = largest.max(compare(p, inner, &found, &what));
         count += 1;
@@ -134,8 +135,19 @@ fn check(mut simulator: Simulator) {
             for (turn, inner) in algorithms(3, 0.2).iter().enumerate() {
                 one(&p, inner, i + j + turn);
             }
-            one(&p, &maml::inner_loop(0, 0.2), j);
+            // No step: nothing moves, and Reptile's answer is zero.
+            let [maml, _, anil, reptile, _] = algorithms(0, 0.2);
+            for (turn, inner) in [maml, maml, anil, reptile].iter().enumerate() {
+                one(&p, inner, i + j + turn);
+            }
         }
+    }
+    // Four layers; episodes and widths about the sizes of tiles, 32 and 64.
+    let deep = problem(202, InputKind::Dense, &[10, 9, 7, 6, 4], [3, 6, 7]);
+    let edges = problem(203, InputKind::Dense, &[12, 65, 33, 5], [3, 64, 66]);
+    for inner in algorithms(2, 0.1) {
+        one(&deep, &inner, WIDE);
+        one(&edges, &inner, WIDE);
     }
     let wide = problem(200, InputKind::Dense, &[24, 130, 20, 5], [2, 18, 24]);
     for (turn, inner) in algorithms(1, 0.05).iter().enumerate() {
@@ -200,7 +212,7 @@ fn meta_steps_equal_the_truth_on_a_gpu() {
 #[test]
 fn the_order_of_warps_and_blocks_changes_no_bit() {
     let p = problem(7, InputKind::Bag, &[10, 9, 6, 4], [3, 6, 7]);
-    for (kernel, shared_limit) in KERNELS {
+    for (way, shared_limit) in WAYS {
         let one = |seed| {
             let mut simulator = Simulator::new("sm_80");
             (simulator.seed, simulator.shared_limit) = (seed, shared_limit);
@@ -208,7 +220,7 @@ fn the_order_of_warps_and_blocks_changes_no_bit() {
             format!("{:?} {:?}", found.gradient, found.outputs)
         };
         let first = one(1);
-        assert!([2, 99].into_iter().all(|seed| one(seed) == first), "{kernel}");
+        assert!([2, 99].into_iter().all(|seed| one(seed) == first), "{way}");
     }
 }
 
@@ -217,10 +229,13 @@ fn an_episode_without_support_rows_stays_where_it_is() {
     let mut p = problem(8, InputKind::Dense, &[10, 9, 4], [3, 6, 7]);
     p.support.rows = vec![0, 9, 9, 18];
     let mut device = Simulator::new("sm_80");
-    for inner in algorithms(2, 0.2) {
-        let (back, found) = on(device, &p, &inner);
-        compare(&p, &inner, &found.unwrap(), &format!("seed {} {inner:?}", p.seed));
-        device = back;
+    for (way, shared_limit) in WAYS {
+        device.shared_limit = shared_limit;
+        for inner in algorithms(2, 0.2) {
+            let (back, found) = on(device, &p, &inner);
+            compare(&p, &inner, &found.unwrap(), &format!("{way} seed {} {inner:?}", p.seed));
+            device = back;
+        }
     }
 }
 
@@ -232,11 +247,14 @@ fn diverged_episodes_are_named() {
     p.support.dense[own].iter_mut().for_each(|x| *x *= 1e18);
     let mut device = Simulator::new("sm_80");
     let [maml, fomaml, _, reptile, evaluate] = algorithms(3, 0.2);
-    for inner in [maml, fomaml, reptile, evaluate] {
-        let (back, found) = on(device, &p, &inner);
-        device = back;
-        let wanted = [Outcome::Adapted, Outcome::Diverged, Outcome::Adapted];
-        assert_eq!(found.unwrap().gradient.outcomes, wanted, "seed 9 {inner:?}");
+    for (way, shared_limit) in WAYS {
+        device.shared_limit = shared_limit;
+        for inner in [maml, fomaml, reptile, evaluate] {
+            let (back, found) = on(device, &p, &inner);
+            device = back;
+            let wanted = [Outcome::Adapted, Outcome::Diverged, Outcome::Adapted];
+            assert_eq!(found.unwrap().gradient.outcomes, wanted, "{way} seed 9 {inner:?}");
+        }
     }
 }
 
@@ -296,10 +314,18 @@ fn batches_beyond_the_plan_are_refused() {
     let small = problem(12, InputKind::Dense, &[10, 9, 4], [3, 6, 7]);
     let (all, last) = (InnerLoop::sgd(2, 0.1, Order::Evaluate), anil::inner_loop(2, 0.1));
     let of = |p: &Problem, inner: &InnerLoop| p.with_batch::<f32, _>(|batch| Limits::of(batch, inner));
+    // Both ways give the same answer.
     let run = |limits: Limits, p: &Problem, inner: &InnerLoop| {
-        let mut step = MetaStep::new(Simulator::new("sm_80"), &small.shape, limits).unwrap();
-        let mut gradient = MetaGradient::new(&small.shape, &limits);
-        p.with_batch::<f32, _>(|batch| step.run(&weights(p).0, batch, inner, &mut gradient)).map_err(|e| e.code())
+        let one = |shared_limit| {
+            let mut device = Simulator::new("sm_80");
+            device.shared_limit = shared_limit;
+            let mut step = MetaStep::new(device, &small.shape, limits).unwrap();
+            let mut gradient = MetaGradient::new(&small.shape, &limits);
+            p.with_batch::<f32, _>(|batch| step.run(&weights(p).0, batch, inner, &mut gradient)).map_err(|e| e.code())
+        };
+        let found = WAYS.map(|(_, shared_limit)| one(shared_limit));
+        assert_eq!(found[0], found[1]);
+        found[0]
     };
     let maml = maml::inner_loop(2, 0.1);
     assert_eq!(run(of(&small, &maml), &small, &maml), Ok(()));
@@ -348,7 +374,9 @@ fn the_callers_memory_is_used_and_checked() {
 
 #[test]
 fn a_steady_state_allocates_nothing_and_waits_once_a_step() {
-    for kind in [InputKind::Dense, InputKind::Bag] {
+    for (kind, shared_limit) in
+        [(InputKind::Dense, WAYS[0].1), (InputKind::Bag, WAYS[0].1), (InputKind::Dense, WAYS[1].1)]
+    {
         let inner = maml::inner_loop(2, 0.2);
         // Two batches of the same sizes; their tokens, and so the rows of the table they touch, differ.
         let [mut a, mut b] = [20, 21].map(|seed| problem(seed, kind, &[30, 9, 4], [2, 6, 7]));
@@ -361,7 +389,9 @@ fn a_steady_state_allocates_nothing_and_waits_once_a_step() {
             query_nnz: x.query_nnz.max(y.query_nnz),
             ..x
         };
-        let mut step = MetaStep::new(Simulator::new("sm_80"), &a.shape, limits).unwrap();
+        let mut device = Simulator::new("sm_80");
+        device.shared_limit = shared_limit;
+        let mut step = MetaStep::new(device, &a.shape, limits).unwrap();
         let mut gradient = MetaGradient::new(&a.shape, &limits);
         let mut counts = vec![step.device().counts];
         for _ in 0..3 {
@@ -374,6 +404,9 @@ fn a_steady_state_allocates_nothing_and_waits_once_a_step() {
             }
         }
         let made = counts[0].allocations;
+        // Around the inner steps: Z_0, G and G', dW1, the mean. Of two steps and two layers: 2 S + 1 passes of 3 L - 1, and two.
+        let steps = if shared_limit == 0 { (2 * 2 + 1) * (3 * 2 - 1) + 2 } else { 1 };
+        assert_eq!(counts[1].launches, 5 + steps, "{kind:?}");
         for (i, pair) in counts.windows(2).enumerate() {
             let (before, after) = (pair[0], pair[1]);
             let wanted = Counts {
@@ -394,29 +427,35 @@ fn a_change_of_sizes_or_settings_is_seen_by_a_recorded_step() {
     let a = problem(30, InputKind::Dense, &[10, 9, 4], [3, 6, 7]);
     let small = problem(31, InputKind::Dense, &[10, 9, 4], [2, 5, 6]);
     let limits = a.with_batch::<f32, _>(|batch| Limits::of(batch, &maml::inner_loop(3, 0.2)));
-    let mut step = MetaStep::new(Simulator::new("sm_80"), &a.shape, limits).unwrap();
-    let mut gradient = MetaGradient::new(&a.shape, &limits);
-    let settings =
-        [(&a, 3, 0.2), (&a, 3, 0.2), (&a, 3, 0.1), (&a, 3, 0.2), (&small, 2, 0.2), (&small, 2, 0.2), (&a, 3, 0.2)];
-    for (i, (p, steps, lr)) in settings.into_iter().enumerate() {
-        let inner = maml::inner_loop(steps, lr);
-        p.with_batch::<f32, _>(|batch| step.run(&weights(p).0, batch, &inner, &mut gradient)).unwrap();
-        let found = Found { gradient: gradient.clone(), outputs: rows(step.query_outputs()) };
-        compare(p, &inner, &found, &format!("seed {} step {i}", p.seed));
+    for (way, shared_limit) in WAYS {
+        let mut device = Simulator::new("sm_80");
+        device.shared_limit = shared_limit;
+        let mut step = MetaStep::new(device, &a.shape, limits).unwrap();
+        let mut gradient = MetaGradient::new(&a.shape, &limits);
+        let settings =
+            [(&a, 3, 0.2), (&a, 3, 0.2), (&a, 3, 0.1), (&a, 3, 0.2), (&small, 2, 0.2), (&small, 2, 0.2), (&a, 3, 0.2)];
+        for (i, (p, steps, lr)) in settings.into_iter().enumerate() {
+            let inner = maml::inner_loop(steps, lr);
+            p.with_batch::<f32, _>(|batch| step.run(&weights(p).0, batch, &inner, &mut gradient)).unwrap();
+            let found = Found { gradient: gradient.clone(), outputs: rows(step.query_outputs()) };
+            compare(p, &inner, &found, &format!("{way} seed {} step {i}", p.seed));
+        }
+        // Recorded twice, replayed for the second, fourth and sixth step.
+        let counts = step.device().counts;
+        assert_eq!((counts.recordings, counts.replays), (2, 3), "{way}");
     }
-    // Recorded twice, replayed for the second, fourth and sixth step.
-    let counts = step.device().counts;
-    assert_eq!((counts.recordings, counts.replays), (2, 3));
 }
 
-/// A step of MAML with a changed episode kernel; what is wrong then, empty if nothing is.
-fn with_bug(arch: &str, edit: fn(&str) -> String) -> String {
+/// A step of MAML with changed kernels; what is wrong then, empty if nothing is.
+fn with_bug(arch: &str, (way, shared_limit): (&str, u32), edit: fn(&str) -> String) -> String {
     let p = problem(40, InputKind::Dense, &[10, 9, 6, 4], [2, 6, 7]);
     let inner = maml::inner_loop(2, 0.2);
-    match on(Simulator::with_edit(arch, edit), &p, &inner).1 {
+    let mut device = Simulator::with_edit(arch, edit);
+    device.shared_limit = shared_limit;
+    match on(device, &p, &inner).1 {
         Err(error) => {
             let error = error.to_string();
-            assert!(!error.contains("PTX line"), "{arch}: the change is no PTX: {error}");
+            assert!(!error.contains("PTX line"), "{arch} {way}: the change is no PTX: {error}");
             error
         }
         Ok(found) => {
@@ -428,9 +467,20 @@ fn with_bug(arch: &str, edit: fn(&str) -> String) -> String {
     }
 }
 
-/// The text with every `nth` of the lines that hold `word` (from 0) changed; only where the episode kernel is.
+/// The text with every `nth` of the lines that hold `word` (from 0) changed; only in the file of the episode kernel.
 fn change(ptx: &str, word: &str, nth: impl Fn(usize) -> bool, with: impl Fn(&str) -> String) -> String {
-    if !ptx.contains("episode_shared") {
+    change_in("episode_shared", ptx, word, nth, with)
+}
+
+/// The same in the file of another kernel.
+fn change_in(
+    kernel: &str,
+    ptx: &str,
+    word: &str,
+    nth: impl Fn(usize) -> bool,
+    with: impl Fn(&str) -> String,
+) -> String {
+    if !ptx.contains(kernel) {
         return ptx.into();
     }
     let mut seen = 0;
@@ -453,19 +503,43 @@ fn shifted(line: &str, by: i64) -> String {
 #[test]
 fn planted_bugs_are_caught() {
     for arch in ["sm_80", "sm_90a", "sm_100"] {
-        assert_eq!(with_bug(arch, str::to_string), "", "{arch}");
-        let found = with_bug(arch, |ptx| change(ptx, "bar.sync", |_| true, |_| String::new()));
+        assert_eq!(with_bug(arch, WAYS[0], str::to_string), "", "{arch}");
+        let found = with_bug(arch, WAYS[0], |ptx| change(ptx, "bar.sync", |_| true, |_| String::new()));
         assert!(
             ["Race", "UninitializedShared"].iter().any(|kind| found.contains(kind)),
             "{arch}: no barrier: {found:?}"
         );
-        let found = with_bug(arch, |ptx| change(ptx, "st.shared", |_| true, |line| shifted(line, 4)));
+        let found = with_bug(arch, WAYS[0], |ptx| change(ptx, "st.shared", |_| true, |line| shifted(line, 4)));
         assert!(!found.is_empty(), "{arch}: results one element to the right");
-        let found = with_bug(arch, |ptx| change(ptx, "st.global", |_| true, |line| shifted(line, 1 << 21)));
+        let found = with_bug(arch, WAYS[0], |ptx| change(ptx, "st.global", |_| true, |line| shifted(line, 1 << 21)));
         assert!(found.contains("OutOfBounds"), "{arch}: far behind the workspace: {found:?}");
-        let found = with_bug(arch, |ptx| change(ptx, "neg.f32", |_| true, |line| line.replace("neg", "mov")));
+        let found = with_bug(arch, WAYS[0], |ptx| change(ptx, "neg.f32", |_| true, |line| line.replace("neg", "mov")));
         assert!(!found.is_empty(), "{arch}: a sign");
-        let found = with_bug(arch, |ptx| change(ptx, "shfl.sync", |_| true, |line| line.replace("bfly", "down")));
+        let found =
+            with_bug(arch, WAYS[0], |ptx| change(ptx, "shfl.sync", |_| true, |line| line.replace("bfly", "down")));
+        assert!(!found.is_empty(), "{arch}: only one lane has the sum");
+    }
+}
+
+#[test]
+fn planted_bugs_in_launches_over_all_episodes_are_caught() {
+    /// Changes every line with a word.
+    fn lines(ptx: &str, word: &str, with: impl Fn(&str) -> String) -> String {
+        change_in("grouped_ends", ptx, word, |_| true, with)
+    }
+    for arch in ["sm_80", "sm_90a", "sm_100"] {
+        let bug = |edit| with_bug(arch, WAYS[1], edit);
+        assert_eq!(bug(str::to_string), "", "{arch}");
+        let found = bug(|ptx| lines(ptx, "bar.sync", |_| String::new()));
+        let kinds = ["Race", "UninitializedShared"];
+        assert!(kinds.iter().any(|kind| found.contains(kind)), "{arch}: no barrier: {found:?}");
+        let found = bug(|ptx| lines(ptx, "st.global", |line| shifted(line, 1 << 21)));
+        assert!(found.contains("OutOfBounds"), "{arch}: far behind the workspace: {found:?}");
+        let found = bug(|ptx| lines(ptx, "%ctaid.z", |line| line.replace("%ctaid.z", "0")));
+        assert!(!found.is_empty(), "{arch}: products of one episode only");
+        let found = bug(|ptx| lines(ptx, "setp.gt.f32", |line| line.replace("setp.gt", "setp.lt")));
+        assert!(!found.is_empty(), "{arch}: masks turned round");
+        let found = bug(|ptx| lines(ptx, "shfl.sync", |line| line.replace("bfly", "down")));
         assert!(!found.is_empty(), "{arch}: only one lane has the sum");
     }
 }

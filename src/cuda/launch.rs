@@ -4,23 +4,26 @@ use std::ffi::c_void;
 use std::ops::{DerefMut, Range};
 use std::ptr;
 
+use bytemuck::NoUninit;
+
 use super::Arch;
 use crate::{Error, Result};
 
-/// Parameters a kernel may have.
+/// Words of 8 bytes that a kernel's parameters may have; each begins a new one.
 const MAX_ARGS: usize = 40;
 
 /// A kernel's parameters as bytes, in order, without allocation.
 #[derive(Clone, Debug)]
 pub struct Args {
     words: [u64; MAX_ARGS],
-    sizes: [u8; MAX_ARGS],
+    used: usize,
+    sizes: [u16; MAX_ARGS],
     count: usize,
 }
 
 impl Default for Args {
     fn default() -> Self {
-        Self { words: [0; MAX_ARGS], sizes: [0; MAX_ARGS], count: 0 }
+        Self { words: [0; MAX_ARGS], used: 0, sizes: [0; MAX_ARGS], count: 0 }
     }
 }
 
@@ -31,50 +34,67 @@ impl Args {
     }
 
     /// Little-endian hosts only, as the crate demands elsewhere: the low bytes of a word come first.
-    fn push(mut self, word: u64, size: u8) -> Self {
-        assert!(self.count < MAX_ARGS, "a kernel has at most {MAX_ARGS} parameters");
-        self.words[self.count] = word;
-        self.sizes[self.count] = size;
+    fn push(mut self, words: &[u64], size: usize) -> Self {
+        let end = self.used + words.len();
+        assert!(end <= MAX_ARGS, "a kernel's parameters have at most {MAX_ARGS} words");
+        self.words[self.used..end].copy_from_slice(words);
+        self.used = end;
+        self.sizes[self.count] = size as u16;
         self.count += 1;
         self
     }
 
     /// A pointer: an address on the device, from [`Device::address`]; 0 is null.
     pub fn ptr(self, address: u64) -> Self {
-        self.push(address, 8)
+        self.push(&[address], 8)
     }
 
     /// `int`.
     pub fn i32(self, x: i32) -> Self {
-        self.push(u64::from(x as u32), 4)
+        self.push(&[u64::from(x as u32)], 4)
     }
 
     /// `unsigned int`.
     pub fn u32(self, x: u32) -> Self {
-        self.push(u64::from(x), 4)
+        self.push(&[u64::from(x)], 4)
     }
 
     /// `long long` or `unsigned long long`.
     pub fn i64(self, x: i64) -> Self {
-        self.push(x as u64, 8)
+        self.push(&[x as u64], 8)
     }
 
     /// `float`.
     pub fn f32(self, x: f32) -> Self {
-        self.push(u64::from(x.to_bits()), 4)
+        self.push(&[u64::from(x.to_bits())], 4)
+    }
+
+    /// A structure by value, of whole words: the kernel's has the same fields in the same order.
+    pub fn structure<T: NoUninit>(self, x: &T) -> Self {
+        const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() == 8, "fields of 8 bytes, or pairs of 4") };
+        self.push(bytemuck::cast_slice(std::slice::from_ref(x)), size_of::<T>())
+    }
+
+    /// Where each parameter's words begin, and how many bytes it has.
+    fn places(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.sizes[..self.count].iter().scan(0, |at, &size| {
+            let from = *at;
+            *at += usize::from(size).div_ceil(8);
+            Some((from, usize::from(size)))
+        })
     }
 
     /// Each parameter's bytes.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let words = &self.words[..self.count];
-        words.iter().zip(&self.sizes).map(|(word, &size)| &bytemuck::bytes_of(word)[..size as usize])
+        let bytes: &[u8] = bytemuck::cast_slice(&self.words);
+        self.places().map(move |(at, size)| &bytes[8 * at..][..size])
     }
 
     /// A pointer to each parameter, as the driver wants them, and how many.
     pub(super) fn pointers(&self) -> ([*mut c_void; MAX_ARGS], usize) {
         let mut pointers = [ptr::null_mut(); MAX_ARGS];
-        for (pointer, word) in pointers.iter_mut().zip(&self.words) {
-            *pointer = ptr::from_ref(word).cast_mut().cast();
+        for (pointer, (at, _)) in pointers.iter_mut().zip(self.places()) {
+            *pointer = ptr::from_ref(&self.words[at]).cast_mut().cast();
         }
         (pointers, self.count)
     }
@@ -192,9 +212,10 @@ mod tests {
 
     #[test]
     fn parameters_keep_their_bytes() {
-        let args = Args::new().ptr(0x1_0000_0002).i32(-2).f32(1.5).u32(7).i64(-1);
+        let args = Args::new().structure(&[3u64, 4]).ptr(0x1_0000_0002).i32(-2).f32(1.5).u32(7).i64(-1);
         let found = args.iter().map(<[u8]>::to_vec).collect::<Vec<_>>();
-        let wanted: [&[u8]; 5] = [
+        let wanted: [&[u8]; 6] = [
+            bytemuck::bytes_of(&[3u64, 4]),
             &0x1_0000_0002u64.to_le_bytes(),
             &(-2i32).to_le_bytes(),
             &1.5f32.to_le_bytes(),
@@ -202,6 +223,8 @@ mod tests {
             &(-1i64).to_le_bytes(),
         ];
         assert_eq!(found, wanted);
+        let (pointers, count) = args.pointers();
+        assert_eq!((count, pointers[1] as usize - pointers[0] as usize), (6, 16));
     }
 
     #[test]

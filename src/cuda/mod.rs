@@ -9,6 +9,7 @@ mod buffer;
 mod driver;
 mod gemm;
 mod graph;
+pub mod grouped;
 mod launch;
 mod layout;
 mod meta_step;

@@ -30,6 +30,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// A launch, if there is anything to do.
+    pub(super) fn new(launch: Option<Launch>, args: Args) -> Self {
+        Self { launch, args }
+    }
+
     /// Runs it behind all work before.
     ///
     /// # Errors
@@ -59,7 +64,7 @@ fn warps(kernel: &'static str, m: usize, args: Args) -> Call {
 }
 
 /// A size as the kernels count it.
-fn count(op: &'static str, n: usize) -> Result<i32> {
+pub(super) fn count(op: &'static str, n: usize) -> Result<i32> {
     i32::try_from(n).map_err(|_| Error::shape(op, format!("a size of {n}; the kernels count up to 2^31 - 1")))
 }
 
@@ -182,7 +187,7 @@ pub fn bag(
 }
 
 /// Gram matrices of some episodes: rows `a_rows[t] .. a_rows[t + 1]` of A against rows `b_rows[t] .. b_rows[t + 1]` of B,
-/// plus 1, to `dst + t * stride`, without gaps.
+/// plus 1. Row i of A has row i of the result, which is as long as its episode has rows of B.
 #[derive(Clone, Copy, Debug)]
 pub struct Grams {
     /// How many.
@@ -191,17 +196,17 @@ pub struct Grams {
     pub bounds: [u64; 2],
     /// The most rows of A and of B an episode has.
     pub most: [usize; 2],
-    /// Where the first matrix goes.
+    /// Where the first row goes.
     pub dst: u64,
-    /// From one matrix to the next.
-    pub stride: usize,
+    /// From one row to the next: at least the most rows of B.
+    pub ld: usize,
 }
 
 impl Grams {
     fn call(&self, kernel: &'static str, blocks: usize, threads: u32, args: Args) -> Result<Call> {
         let grid = [count(kernel, blocks)? as u32, count(kernel, self.episodes)? as u32, 1];
         let launch = Launch { kernel, grid, block: [threads, 1, 1], shared: 0 };
-        let args = args.ptr(self.dst).i64(self.stride as i64);
+        let args = args.ptr(self.dst).i32(count(kernel, self.ld)?);
         Ok(Call { launch: (blocks > 0 && self.episodes > 0).then_some(launch), args })
     }
 

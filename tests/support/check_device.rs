@@ -259,7 +259,7 @@ fn by_groups<D: Device>(device: &mut D, (m, n, group): (usize, usize, usize), sr
 }
 
 /// What a softmax case should give.
-fn softmax_wanted(z: &[f64], target: usize, scale: f32) -> (Vec<Wanted>, Vec<Wanted>, Wanted) {
+pub fn softmax_wanted(z: &[f64], target: usize, scale: f32) -> (Vec<Wanted>, Vec<Wanted>, Wanted) {
     let prec = precision::<f32>();
     let (softmax, loss) = truth::softmax_xent(prec, z, target);
     let scale = f64::from(scale);
@@ -390,7 +390,7 @@ fn gram_wanted(
     a.flat_map(|i| b.clone().map(move |j| (i, j))).map(|(i, j)| one(i, j)).collect()
 }
 
-/// Gram matrices of episodes of these numbers of rows of A and B; each has room for the largest.
+/// Gram matrices of episodes of these numbers of rows of A and B; each row has room for the most of B, and a gap.
 fn grams<D: Device>(
     device: &mut D,
     what: &str,
@@ -407,16 +407,17 @@ fn grams<D: Device>(
     };
     let (a, b) = (bounds(|s| s.0), bounds(|s| s.1));
     let most = [sizes.iter().map(|s| s.0).max().unwrap_or(0), sizes.iter().map(|s| s.1).max().unwrap_or(0)];
-    let stride = most[0] * most[1];
-    let dst = Padded::<f32>::row(sizes.len() * stride, 3, || f64::NAN);
+    let ld = most[1] + 3;
+    let dst = Padded::<f32>::matrix(sizes.iter().map(|s| s.0).sum(), ld, 0, 3, || f64::NAN);
     let (to, a_at, b_at) = (place(device, &dst), put(device, &a), put(device, &b));
-    run(device, &call(&Grams { episodes: sizes.len(), bounds: [a_at.at, b_at.at], most, dst: to.at, stride }), what);
+    run(device, &call(&Grams { episodes: sizes.len(), bounds: [a_at.at, b_at.at], most, dst: to.at, ld }), what);
     let found = fetch(device, &to, &dst, what).values();
-    for (t, &(m, n)) in sizes.iter().enumerate() {
-        let wanted = gram_wanted(a[t] as usize..a[t + 1] as usize, b[t] as usize..b[t + 1] as usize, &dot);
-        let own = &found[t * stride..(t + 1) * stride];
-        assert_met(what, &wanted, &own[..m * n]);
-        assert!(own[m * n..].iter().all(|x| x.is_nan()), "{what}: written behind the matrix of episode {t}");
+    for (t, &(_, n)) in sizes.iter().enumerate() {
+        for i in a[t] as usize..a[t + 1] as usize {
+            let own = &found[i * ld..][..ld];
+            assert_met(what, &gram_wanted(i..i + 1, b[t] as usize..b[t + 1] as usize, &dot), &own[..n]);
+            assert!(own[n..].iter().all(|x| x.is_nan()), "{what}: written behind row {i} of episode {t}");
+        }
     }
 }
 

@@ -53,7 +53,7 @@ pub fn text(found: &Value) -> String {
          step        {:.3} ms: {:.0} tasks/s, copies and host included\n\
          kernels     {:.3} ms: {:.0} tasks/s; {:.1} G/s are {:.0}% of the measured peak of {:.0}; \
          {:.1} GB/s are {:.0}% of the measured {:.0}\n\
-         episodes    {:.3} ms: {:.0} tasks/s in the one launch of all inner steps\n\
+         episodes    {:.3} ms: {:.0} tasks/s in the launches of all inner steps\n\
          bytes       {:.0} on the device",
         found["device"].as_str().unwrap_or_default(),
         found["name"].as_str().unwrap_or_default(),

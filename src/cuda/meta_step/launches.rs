@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::plan::{GROUP, StepPlan, THREADS};
+use super::wide::Wide;
 use crate::cuda::rows::{self, BagsAt, Grams};
 use crate::cuda::{Args, Device, Form, Gemm, Launch, Operand, Precision, Span};
 use crate::dtype::Dtype;
@@ -17,10 +18,10 @@ pub(super) struct Work {
     pub episodes: usize,
     pub query: usize,
     pub support: usize,
-    steps: usize,
-    lr: f32,
-    order: Order,
-    last_layer: bool,
+    pub steps: usize,
+    pub lr: f32,
+    pub order: Order,
+    pub last_layer: bool,
 }
 
 impl Work {
@@ -134,7 +135,7 @@ impl Launches<'_> {
                 bounds: [bounds.at(base), spans.support_rows.at(base)],
                 most: [m, n],
                 dst: dst.at(base),
-                stride: m * n,
+                ld: self.plan.gram_ld(),
             };
             let call = match self.plan.shape.kind {
                 InputKind::Dense => {
@@ -144,7 +145,7 @@ impl Launches<'_> {
                 }
                 InputKind::Bag => rows::gram_bags(&grams, &self.bags(first), &self.bags(supports))?,
             };
-            // SAFETY: row bounds lie within the uploaded inputs; an episode's matrix has at most m x n elements.
+            // SAFETY: row bounds lie within the uploaded inputs; a matrix has a row for each of its rows.
             unsafe { call.run(device)? };
         }
         Ok(())
@@ -159,7 +160,12 @@ impl Launches<'_> {
 
     /// All inner steps, query passes and sweeps.
     pub fn episodes<D: Device>(&self, device: &mut D) -> Result<()> {
-        let (base, spans, limits, shape) = (self.base, &self.plan.spans, &self.plan.limits, &self.plan.shape);
+        if self.plan.shared { self.episodes_alone(device) } else { Wide::new(self, device).run() }
+    }
+
+    /// The same in one launch, a block an episode.
+    fn episodes_alone<D: Device>(&self, device: &mut D) -> Result<()> {
+        let (base, spans, shape) = (self.base, &self.plan.spans, &self.plan.shape);
         let z_support = spans.z.at(base) + (4 * self.work.query * shape.hidden()) as u64;
         let args = Args::new()
             .ptr(spans.widths.at(base))
@@ -169,9 +175,8 @@ impl Launches<'_> {
             .ptr(spans.support_labels.at(base))
             .ptr(spans.query_labels.at(base))
             .ptr(spans.gram.at(base))
-            .i64((limits.support * limits.support) as i64)
             .ptr(spans.gram_query.at(base))
-            .i64((limits.query * limits.support) as i64)
+            .i32(self.plan.gram_ld() as i32)
             .ptr(z_support)
             .ptr(spans.z.at(base))
             .ptr(spans.head.at(base))
@@ -184,13 +189,8 @@ impl Launches<'_> {
             .i32(self.plan.row_len() as i32)
             .ptr(spans.losses.at(base))
             .ptr(spans.finite.at(base));
-        let (kernel, args) = if self.plan.shared {
-            ("episode_shared", args)
-        } else {
-            ("episode_global", args.ptr(spans.workspace.at(base)).i64(self.plan.episode_len as i64))
-        };
-        let shared = self.plan.shared_bytes() as u32;
-        let launch = Launch { kernel, grid: [self.work.episodes as u32, 1, 1], block: [THREADS, 1, 1], shared };
+        let (grid, shared) = ([self.work.episodes as u32, 1, 1], self.plan.shared_bytes() as u32);
+        let launch = Launch { kernel: "episode_shared", grid, block: [THREADS, 1, 1], shared };
         // SAFETY: every piece has the plan's size, which covers the batch (checked); labels are classes (validated).
         unsafe { device.launch(&launch, &args) }
     }

@@ -1,13 +1,16 @@
 //! A meta-step on a device: one product for Z_0 and Z'_0 of all episodes, the Gram matrices, one launch for all that lies
-//! between (`kernels/episode.cu`), one product (for bags one gather over sorted entries) for dW1, and the mean over the
+//! between (`kernels/episode.cu`), or where an episode is too large for that one for each part of an inner step
+//! (`kernels/grouped.cu`), one product (for bags one gather over sorted entries) for dW1, and the mean over the
 //! episodes in their order. The algebra is that of [`GramSpace`](crate::meta::GramSpace), whose results it gives.
 //!
 //! Of an embedding table only the rows that occur are on the device: memory and time do not depend on the vocabulary.
 
 mod launches;
 mod plan;
+mod room;
 mod staging;
 mod times;
+mod wide;
 
 pub use plan::StepPlan;
 pub use times::{StepTimes, step_bytes};
@@ -21,7 +24,6 @@ use crate::meta::{
 use crate::model::{InputKind, MlpShape, Params};
 use crate::view::MatRef;
 use launches::{Launches, Work};
-use plan::episode_len;
 use staging::Staging;
 
 /// Computes meta-gradients on a device; owns all memory they need, there and here.
@@ -170,8 +172,7 @@ impl<D: Device> MetaStep<D> {
             return Err(Error::config("device", format!("the kernels have no {what}; the CPU has")));
         }
         let (planned, found) = (&self.plan.limits, Limits::of(batch, inner));
-        let episode_fits = episode_len(&params.shape, &found) <= self.plan.episode_len as u128;
-        if planned.covers(&found) && episode_fits && inner.steps <= i32::MAX as usize {
+        if planned.covers(&found) && self.plan.fits(&found) && inner.steps <= i32::MAX as usize {
             return Ok(());
         }
         Err(Error::shape("meta-step", format!("{found:?} exceeds the plan's {planned:?}")))

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::room::{Room, Sizes};
 use crate::cuda::layout::ALIGN;
 use crate::cuda::{Layout, Span};
 use crate::error::{Error, Result};
@@ -33,7 +34,7 @@ fn odd(n: usize) -> usize {
     n | 1
 }
 
-/// Numbers in the memory of an episode of the largest size: the pieces of `Memory` in `kernels/episode.cu`.
+/// Numbers in the shared memory of an episode of the largest size: the pieces of `Memory` in `kernels/episode.cu`.
 /// In a type that sizes below 2^31 cannot overflow.
 pub(super) fn episode_len(shape: &MlpShape, limits: &Limits) -> u128 {
     let (n, m, saved) = (limits.support as u128, limits.query as u128, limits.inner.saved_steps as u128);
@@ -50,6 +51,23 @@ pub(super) fn episode_len(shape: &MlpShape, limits: &Limits) -> u128 {
     let steps = act_slots * n * hidden + slots * n * (last + upper);
     let scratch = (m * (hidden + last)).max(n * (first + hidden + upper));
     gram + steps + (saved + 2) * head + m.max(WARP) + scratch
+}
+
+/// Numbers that a batch of the largest size takes where its episodes do not fit shared memory.
+pub(super) fn batch_len(shape: &MlpShape, limits: &Limits) -> u128 {
+    let sizes = Sizes {
+        episodes: limits.episodes,
+        support: limits.episodes.saturating_mul(limits.support),
+        query: limits.episodes.saturating_mul(limits.query),
+        saved: limits.inner.saved_steps,
+        frozen: limits.inner.last_layer && shape.layers() > 1,
+    };
+    Room::new(shape, sizes).len()
+}
+
+/// From one row of a Gram matrix to the next: rows begin at multiples of 16 bytes.
+fn gram_ld(limits: &Limits) -> usize {
+    limits.support.next_multiple_of(4)
 }
 
 /// Rows of a part of the first layer's gradient, a product whose sums are long and whose result is small: parts are made side by
@@ -107,10 +125,10 @@ pub struct StepPlan {
     pub(super) table: [usize; 2],
     /// Rows of a part of the first layer's gradient.
     pub(super) part_rows: usize,
-    /// Numbers in the memory of the largest episode.
-    pub(super) episode_len: usize,
-    /// Whether that is shared memory.
+    /// Whether an episode fits a block's shared memory.
     pub(super) shared: bool,
+    /// Numbers that all inner steps take: those of the largest episode in shared memory, else of the whole batch.
+    pub(super) steps_len: usize,
     bytes: usize,
 }
 
@@ -135,17 +153,17 @@ impl StepPlan {
             InputKind::Dense => [shape.hidden(), shape.input],
             InputKind::Bag => [limits.row_count(shape), shape.hidden()],
         };
-        let episode_len = episode_len(shape, &limits);
-        let shared = 4 * episode_len <= u128::from(shared_limit);
+        let shared = 4 * episode_len(shape, &limits) <= u128::from(shared_limit);
+        let steps_len = if shared { episode_len(shape, &limits) } else { batch_len(shape, &limits) };
         let rows = limits.episodes.saturating_mul(limits.support + limits.query);
         let part_rows = part_rows(table, rows);
         let parts = if shape.kind == InputKind::Dense { rows.div_ceil(part_rows) } else { 0 };
-        let (spans, numbers) = spans(shape, &limits, table, parts, if shared { 0 } else { episode_len });
+        let (spans, numbers) = spans(shape, &limits, table, parts, if shared { 0 } else { steps_len });
         if numbers > MOST as u128 {
             return too_large(4 * numbers);
         }
-        let (bytes, episode_len) = (4 * numbers as usize, episode_len as usize);
-        Ok(Self { shape: shape.clone(), limits, spans, table, part_rows, episode_len, shared, bytes })
+        let (bytes, steps_len) = (4 * numbers as usize, steps_len as usize);
+        Ok(Self { shape: shape.clone(), limits, spans, table, part_rows, shared, steps_len, bytes })
     }
 
     /// The largest batch.
@@ -158,9 +176,21 @@ impl StepPlan {
         self.bytes
     }
 
-    /// Bytes of shared memory a block of the episode kernel has; 0 where an episode lies in global memory.
+    /// Bytes of shared memory a block of the episode kernel has; 0 where that is too little for an episode, and inner steps are
+    /// launches over all of them.
     pub fn shared_bytes(&self) -> usize {
-        if self.shared { self.episode_len * size_of::<f32>() } else { 0 }
+        if self.shared { self.steps_len * size_of::<f32>() } else { 0 }
+    }
+
+    /// Whether the inner steps of batches with these limits, of whatever settings, fit the memory there is for them.
+    pub(super) fn fits(&self, found: &Limits) -> bool {
+        let len = if self.shared { episode_len(&self.shape, found) } else { batch_len(&self.shape, found) };
+        len <= self.steps_len as u128
+    }
+
+    /// From one row of a Gram matrix to the next.
+    pub(super) fn gram_ld(&self) -> usize {
+        gram_ld(&self.limits)
     }
 
     /// Bytes of all that is uploaded, from the workspace's start, where `rows` rows of the first layer are there.
@@ -182,12 +212,12 @@ impl StepPlan {
 
 /// Cuts the workspace; returns the pieces, and how many numbers they hold with the gaps between. Where that is more than
 /// [`MOST`] the pieces mean nothing.
-fn spans(shape: &MlpShape, limits: &Limits, table: [usize; 2], parts: usize, global_len: u128) -> (Spans, u128) {
+fn spans(shape: &MlpShape, limits: &Limits, table: [usize; 2], parts: usize, steps_len: u128) -> (Spans, u128) {
     let [t, s, q, nnz] = [limits.episodes, limits.support, limits.query, limits.nnz].map(|size| size as u128);
     let (h, c, head) = (shape.hidden() as u128, shape.outputs() as u128, shape.head_len() as u128);
     let [table_rows, columns] = table.map(|size| size as u128);
     let (support, query) = (t * s, t * q);
-    let rows = support + query;
+    let (rows, gram_ld) = (support + query, gram_ld(limits) as u128);
     let bag = shape.kind == InputKind::Bag;
     let of_bag = |count: u128| if bag { count } else { 0 };
     let (mut layout, mut numbers) = (Layout::default(), 0);
@@ -212,12 +242,12 @@ fn spans(shape: &MlpShape, limits: &Limits, table: [usize; 2], parts: usize, glo
         head: take(head),
         first: take(table_rows * columns),
         z: take(rows * h),
-        gram: take(support * s),
-        gram_query: take(query * s),
+        gram: take(support * gram_ld),
+        gram_query: take(query * gram_ld),
         rows: take(t * (h + head)),
         groups: take(if limits.episodes > GROUP { limits.episodes.div_ceil(GROUP) as u128 * (h + head) } else { 0 }),
         parts: take(if parts > 1 { parts as u128 * table_rows * columns } else { 0 }),
-        workspace: take(t * global_len),
+        workspace: take(steps_len),
         losses: take(t),
         finite: take(t),
         out: take(query * c),

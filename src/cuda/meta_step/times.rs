@@ -16,7 +16,7 @@ pub struct StepTimes {
     pub step: f64,
     /// Its launches, one batch behind the other.
     pub device: f64,
-    /// The launch of all inner steps, query passes and sweeps alone.
+    /// The launches of all inner steps, query passes and sweeps alone: one where an episode fits shared memory.
     pub episodes: f64,
 }
 
