@@ -4,11 +4,12 @@
 #
 #     tests/avx512_in_bochs.sh [FILTER of the tests in conformance and guard_pages]
 #
-# Succeeds only if every program had the AVX-512 tables, ran to its end and passed. WORK: a folder to keep everything in,
-# the log (serial.log) too; LIMIT: the seconds the emulator may take.
+# Succeeds only if every program had the AVX-512 tables, ran to its end and passed; one in which the filter names no test
+# passes. Without a filter two hours may not suffice. WORK: a folder to keep everything in, the log (serial.log) too;
+# LIMIT: the seconds the emulator may take.
 set -euo pipefail
 work=${WORK:-$(mktemp -d)} filter=${1:-}
-mkdir -p "$work"/{iso/isolinux,root/{bin,proc,dev,tmp,t}}
+mkdir -p "$work"/{iso/isolinux,guest/{bin,proc,dev,tmp,t}}
 packages=(bochs bochs-term bochsbios busybox-static isolinux syslinux-common xorriso)
 dpkg -s "${packages[@]}" >/dev/null 2>&1 ||
     { apt-get update -q && apt-get install -qy --no-install-recommends "${packages[@]}"; }
@@ -23,8 +24,8 @@ programs=$(cargo test --release --no-default-features --lib --test conformance -
     tee /dev/stderr | sed -n 's/^ *Executable .*(\(.*\))$/\1/p')
 for program in $programs; do
     name=$(basename "${program%-*}")
-    strip -o "$work/root/t/$name" "$program"
-    for library in $(ldd "$program" | grep -oE '/lib[^ ]+'); do install -D "$library" "$work/root$library"; done
+    strip -o "$work/guest/t/$name" "$program"
+    for library in $(ldd "$program" | grep -oE '/lib[^ ]+'); do install -D "$library" "$work/guest$library"; done
 done
 
 # Bochs 2.7 gives a wrong size for compacted register state, for which Linux would turn AVX off: hence clearcpuid.
@@ -34,7 +35,7 @@ label linux
   kernel /vmlinuz
   append initrd=/initrd.gz console=ttyS0 quiet mitigations=off tsc=reliable lpj=1000000 nosmp noapic panic=-1 clearcpuid=xsaves,xsavec
 END
-cat >"$work/root/init" <<END
+cat >"$work/guest/init" <<END
 #!/bin/busybox sh
 busybox=/bin/busybox
 \$busybox mount -t proc proc /proc
@@ -47,10 +48,10 @@ done
 \$busybox sleep 1
 \$busybox poweroff -f
 END
-chmod +x "$work/root/init"
-cp /bin/busybox "$work/root/bin/"
+chmod +x "$work/guest/init"
+cp /bin/busybox "$work/guest/bin/"
 cp /usr/lib/ISOLINUX/isolinux.bin /usr/lib/syslinux/modules/bios/ldlinux.c32 "$work/iso/isolinux/"
-(cd "$work/root" && find . | busybox cpio -o -H newc | gzip -1) >"$work/iso/initrd.gz"
+(cd "$work/guest" && find . | busybox cpio -o -H newc | gzip -1) >"$work/iso/initrd.gz"
 xorriso -as mkisofs -quiet -o "$work/boot.iso" -b isolinux/isolinux.bin -c isolinux/boot.cat -no-emul-boot \
     -boot-load-size 4 -boot-info-table "$work/iso"
 
