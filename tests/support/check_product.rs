@@ -79,6 +79,15 @@ impl<T: Element> Operands<T> {
     }
 }
 
+/// The form of a product.
+fn form(product: Product) -> Form {
+    match product {
+        Product::Nn => Form::Nn,
+        Product::Tn => Form::Tn,
+        _ => Form::Nt,
+    }
+}
+
 /// What a layer's entry point fuses to its product.
 fn of_entry(product: Product) -> Fused {
     let relu = product == Product::LinearRelu;
@@ -158,11 +167,6 @@ pub fn fused<T: KernelElement>(tables: &mut Tables<T>, case: &ProductCase, fused
     let mask = Padded::<T>::matrix(case.m, case.n, (case.gap + 4) % 3, 2, || kinds[rng.below(kinds.len())]);
     let unread = Padded::<T>::matrix(case.m, case.n, (case.gap + 3) % 4, 4, || f64::NAN);
     let wanted = o.wanted(case, fused, &mask);
-    let form = match case.product {
-        Product::Nn => Form::Nn,
-        Product::Tn => Form::Tn,
-        _ => Form::Nt,
-    };
     let finish = Finish {
         alpha: T::from_f64(case.alpha),
         beta: T::from_f64(case.beta),
@@ -177,7 +181,7 @@ pub fn fused<T: KernelElement>(tables: &mut Tables<T>, case: &ProductCase, fused
     for (isa, lane) in &mut tables.lanes {
         let what = label::<T>(*isa, 1, "fused product", &(case, fused));
         let mut c = if fused.old { unread.clone() } else { o.c.clone() };
-        lane.product(form, o.a.view(), o.b.view(), c.view_mut(), finish).unwrap();
+        lane.product(form(case.product), o.a.view(), o.b.view(), c.view_mut(), finish).unwrap();
         c.assert_frame(&what);
         assert_met_with_relu(&what, &wanted, &c.values(), fused.relu);
     }
@@ -190,18 +194,13 @@ pub fn stored<A: TableElement<f32>, B: TableElement<f32>>(tables: &mut Tables<f3
     let (a, b) = (o.a.stored::<A>(), o.b.stored::<B>());
     (o.a, o.b) = (o.a.widened(&a), o.b.widened(&b));
     let wanted = o.wanted(case, fused, &o.c);
-    let form = match case.product {
-        Product::Nn => Form::Nn,
-        Product::Tn => Form::Tn,
-        _ => Form::Nt,
-    };
     let bias = fused.bias.then(|| o.bias.slice());
     let finish = Finish { bias, relu: fused.relu, ..Finish::scaled(case.alpha as f32, case.beta as f32) };
     for (isa, lane) in &mut tables.lanes {
         let what = label::<f32>(*isa, 1, "stored product", &(A::STORED, B::STORED, case, fused));
         let [mut found, mut plain] = [o.c.clone(), o.c.clone()];
-        lane.product(form, o.a.view_of(&a), o.b.view_of(&b), found.view_mut(), finish).unwrap();
-        lane.product(form, o.a.view(), o.b.view(), plain.view_mut(), finish).unwrap();
+        lane.product(form(case.product), o.a.view_of(&a), o.b.view_of(&b), found.view_mut(), finish).unwrap();
+        lane.product(form(case.product), o.a.view(), o.b.view(), plain.view_mut(), finish).unwrap();
         found.assert_frame(&what);
         assert!(found.bits() == plain.bits(), "{what}: other bits than of the widened operands");
         assert_met_with_relu(&what, &wanted, &found.values(), fused.relu);
