@@ -10,7 +10,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use metaglot::cpu::{Cpu, TableElement};
+use metaglot::cpu::{Cpu, StoredElement};
 use metaglot::meta::{BatchTargets, EpisodeSet, GramSpace, InnerLoop, Inputs, Limits, MetaBatch, MetaGradient, Order};
 use metaglot::model::{InputKind, MlpShape, Params};
 use metaglot::optim::{Optimizer, Rule, Schedule};
@@ -114,7 +114,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Times both halves of a training step and prints a line of the table.
-fn measure<S: TableElement<f32>>(text: Text, vocabulary: usize, threads: usize) {
+fn measure<S: StoredElement<f32>>(text: Text, vocabulary: usize, threads: usize) {
     let shape = MlpShape { input: vocabulary, kind: InputKind::Bag, widths: vec![HIDDEN, 5] };
     let (support, query) = (Side::new(text, vocabulary, 25, 0), Side::new(text, vocabulary, 75, 1));
     let batch = MetaBatch { support: support.set(vocabulary), query: query.set(vocabulary) };

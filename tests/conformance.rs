@@ -2,7 +2,7 @@
 
 mod support;
 
-use metaglot::cpu::{KernelElement, TableElement};
+use metaglot::cpu::{KernelElement, StoredElement};
 use metaglot::{bf16, f16};
 use support::cases::{self, Fill, Product, ProductCase};
 use support::tables::Tables;
@@ -57,7 +57,7 @@ fn fused_products_equal_the_truth<T: KernelElement>() {
 }
 
 /// Operands stored in `A` and `B`.
-fn stored_products_equal_the_truth<A: TableElement<f32>, B: TableElement<f32>>() {
+fn stored_products_equal_the_truth<A: StoredElement<f32>, B: StoredElement<f32>>() {
     let mut tables = Tables::<f32>::new(&[]);
     for (case, fused) in &cases::stored() {
         check_product::stored::<A, B>(&mut tables, case, fused);
@@ -123,7 +123,7 @@ fn blocks_of_logits_have_the_bits_of_their_rows<T: KernelElement>() {
 }
 
 /// Tables stored in `S`.
-fn gathered_sums_equal_the_truth<T: KernelElement, S: TableElement<T>>() {
+fn gathered_sums_equal_the_truth<T: KernelElement, S: StoredElement<T>>() {
     let mut tables = Tables::<T>::new(&[]);
     cases::gathers().iter().for_each(|case| check_sums::gather_sum::<T, S>(&mut tables, case));
 }

@@ -6,7 +6,7 @@ mod support;
 
 use metaglot::backend::{Finish, Form, Lane, Mask};
 use metaglot::cpu::contract::AdamwStep;
-use metaglot::cpu::{KernelElement, TableElement};
+use metaglot::cpu::{KernelElement, StoredElement};
 use metaglot::{Element, MatMut, MatRef, Purpose, Rng, bf16, f16};
 use support::guarded::{Guard, Guarded};
 use support::tables::Tables;
@@ -145,7 +145,7 @@ fn products<T: KernelElement>() {
 }
 
 /// Products of operands stored in `S`, flush against the forbidden pages.
-fn stored_products<S: TableElement<f32>>() {
+fn stored_products<S: StoredElement<f32>>() {
     let tables = &mut Tables::<f32>::new(&[]);
     let mut rng = Rng::new(32, 0, 0, Purpose::Data);
     let mut stored = |n: usize| -> Vec<S> { (0..n).map(|_| S::narrow(rng.normal() as f32)).collect() };

@@ -1,7 +1,7 @@
 //! Checked entry points: sizes are compared here, once, then one unsafe call is made.
 
 use crate::cpu::contract::{AdamwStep, Epilogue, FEW, FewDots, Kernels, Ops};
-use crate::cpu::{Cpu, GemmOperands, KernelElement, TableElement, gemm, pack_len, symmetric_gemm};
+use crate::cpu::{Cpu, GemmOperands, KernelElement, StoredElement, gemm, pack_len, symmetric_gemm};
 use crate::error::{Error, Result};
 use crate::view::{MatMut, MatRef};
 
@@ -93,7 +93,7 @@ fn check_classes(targets: &[u32], m: usize, n: usize) -> Result<()> {
 }
 
 /// Compares the shapes of `op(a) op(b)` and `c` and lowers the product to pointers and strides.
-pub(super) fn operands<T: KernelElement, A: TableElement<T>, B: TableElement<T>>(
+pub(super) fn operands<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>>(
     form: Form,
     a: &MatRef<A>,
     b: &MatRef<B>,
@@ -170,7 +170,7 @@ impl<T: KernelElement> Lane<T> {
     ///
     /// # Errors
     /// [`Error::Shape`] where an operand's size does not match the others.
-    pub fn product<A: TableElement<T>, B: TableElement<T>>(
+    pub fn product<A: StoredElement<T>, B: StoredElement<T>>(
         &mut self,
         form: Form,
         a: MatRef<A>,
@@ -268,7 +268,7 @@ impl<T: KernelElement> Lane<T> {
     }
 
     /// `dst = init + sum over j of weights[j] * table[index[j]]`, rows of `table`, stored in `S`, as long as `dst`.
-    pub fn gather_sum<S: TableElement<T>>(
+    pub fn gather_sum<S: StoredElement<T>>(
         &mut self,
         index: &[u32],
         weights: &[T],

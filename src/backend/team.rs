@@ -2,7 +2,7 @@
 
 use super::ops::{Finish, Form, Lane, check_len, operands};
 use crate::cpu::contract::Epilogue;
-use crate::cpu::{COLUMNS_THAT_PAY_FOR_A, Cpu, GemmOperands, KernelElement, TableElement, gemm, part};
+use crate::cpu::{COLUMNS_THAT_PAY_FOR_A, Cpu, GemmOperands, KernelElement, StoredElement, gemm, part};
 use crate::error::{Error, Result};
 use crate::view::{Bags, MatMut, MatRef};
 
@@ -68,7 +68,7 @@ impl<T: KernelElement> Team<T> {
         cpu.install(|| spread_over(lanes, work, &split, &run))
     }
 
-    fn product<S: TableElement<T>>(
+    fn product<S: StoredElement<T>>(
         &mut self,
         form: Form,
         a: MatRef<T>,
@@ -101,7 +101,7 @@ impl<T: KernelElement> Team<T> {
     }
 
     /// [`Lane::linear`] without ReLU on all threads, its weights stored in `S`.
-    pub fn linear<S: TableElement<T>>(
+    pub fn linear<S: StoredElement<T>>(
         &mut self,
         src: MatRef<T>,
         w: MatRef<S>,
@@ -173,7 +173,7 @@ impl<T: KernelElement> Team<T> {
     }
 
     /// `dst[i] = bias + sum of weights * table rows` of each bag; table: vocabulary x h, stored in `S`, dst: rows x h.
-    pub fn bag_linear<S: TableElement<T>>(
+    pub fn bag_linear<S: StoredElement<T>>(
         &mut self,
         bags: &Bags<T>,
         table: MatRef<S>,

@@ -13,7 +13,7 @@
 use std::ops::Range;
 
 use super::contract::{Epilogue, Gemm, Kernels, Pack, Panel, Tile};
-use super::{KernelElement, TableElement};
+use super::{KernelElement, StoredElement};
 
 /// Pointers and strides of one product C = op(A) op(B): element (i, p) of op(A) at `a + i * a_rs + p * a_cs`, element
 /// (p, j) of op(B) at `b + p * b_rs + j * b_cs`. Of each pair of strides one is 1. A and B may be stored in types of their
@@ -100,7 +100,7 @@ struct Packed<T> {
 }
 
 impl<T: KernelElement> Packed<T> {
-    fn choose<A: TableElement<T>, B: TableElement<T>>(
+    fn choose<A: StoredElement<T>, B: StoredElement<T>>(
         kernel: &Gemm<T>,
         g: &GemmOperands<T, A, B>,
         pack: &mut [T],
@@ -138,7 +138,7 @@ struct Block<'a, T, A, B> {
 /// # Safety
 /// The kernels' instruction set is there; all elements the formula names are valid; C overlaps nothing else; `pack`
 /// holds at least [`pack_len`] elements.
-pub(crate) unsafe fn gemm<T: KernelElement, A: TableElement<T>, B: TableElement<T>>(
+pub(crate) unsafe fn gemm<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>>(
     kernels: &'static Kernels,
     g: &GemmOperands<T, A, B>,
     pack: &mut [T],
@@ -168,7 +168,7 @@ pub(crate) unsafe fn symmetric_gemm<T: KernelElement>(kernels: &'static Kernels,
 
 /// # Safety
 /// As [`gemm`].
-unsafe fn product<T: KernelElement, A: TableElement<T>, B: TableElement<T>>(
+unsafe fn product<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>>(
     kernels: &'static Kernels,
     g: &GemmOperands<T, A, B>,
     half: Half,
@@ -226,7 +226,7 @@ fn pieces(k: usize, rows_are_steps: bool, row_bytes: usize) -> impl Iterator<Ite
 /// Steps of a block are a multiple of what a transposition takes at once.
 const STEP_UNIT: usize = 4;
 
-impl<T: KernelElement, A: TableElement<T>, B: TableElement<T>> Block<'_, T, A, B> {
+impl<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>> Block<'_, T, A, B> {
     /// Where a tile's packed rows begin: tiles lie one after the other, each k x rows.
     fn packed_rows(&self, tile: usize) -> *mut T {
         let before = self.all_tiles.start(tile) - self.all_tiles.start(self.tiles.start);

@@ -129,14 +129,14 @@ impl KernelElement for f64 {
 }
 
 /// A type that a matrix can be stored in beside computations in `T`, with its entries in every table.
-pub trait TableElement<T: KernelElement>: Stored<T> {
+pub trait StoredElement<T: KernelElement>: Stored<T> {
     /// This type's packing of GEMM panels.
     fn pack(kernels: &'static Kernels) -> Pack<T, Self>;
     /// This type's gather-and-sum.
     fn gather_sum(kernels: &'static Kernels) -> GatherSum<T, Self>;
 }
 
-impl<T: KernelElement> TableElement<T> for T {
+impl<T: KernelElement> StoredElement<T> for T {
     fn pack(kernels: &'static Kernels) -> Pack<T, T> {
         T::ops(kernels).gemm.pack
     }
@@ -145,7 +145,7 @@ impl<T: KernelElement> TableElement<T> for T {
     }
 }
 
-impl TableElement<f32> for f16 {
+impl StoredElement<f32> for f16 {
     fn pack(kernels: &'static Kernels) -> Pack<f32, f16> {
         kernels.half.pack_f16
     }
@@ -154,7 +154,7 @@ impl TableElement<f32> for f16 {
     }
 }
 
-impl TableElement<f32> for bf16 {
+impl StoredElement<f32> for bf16 {
     fn pack(kernels: &'static Kernels) -> Pack<f32, bf16> {
         kernels.half.pack_bf16
     }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use metaglot::backend::{Finish, Form, Lane, Mask, Team};
-use metaglot::cpu::{KernelElement, TableElement};
+use metaglot::cpu::{KernelElement, StoredElement};
 use metaglot::{Element, MatMut, MatRef, Purpose, Result, Rng};
 
 use super::cases::{Fused, Masked, Product, ProductCase};
@@ -189,7 +189,11 @@ pub fn fused<T: KernelElement>(tables: &mut Tables<T>, case: &ProductCase, fused
 
 /// A product of operands stored in `A` and `B`, with what is fused to it: the bits of the product of their widened copies, which
 /// is compared with the truth; on all tables.
-pub fn stored<A: TableElement<f32>, B: TableElement<f32>>(tables: &mut Tables<f32>, case: &ProductCase, fused: &Fused) {
+pub fn stored<A: StoredElement<f32>, B: StoredElement<f32>>(
+    tables: &mut Tables<f32>,
+    case: &ProductCase,
+    fused: &Fused,
+) {
     let mut o = Operands::<f32>::new(case);
     let (a, b) = (o.a.stored::<A>(), o.b.stored::<B>());
     (o.a, o.b) = (o.a.widened(&a), o.b.widened(&b));

@@ -1,7 +1,7 @@
 //! Softmax cross-entropy, gathered sums, column sums and bag products of every table against the truth.
 
 use metaglot::backend::BagIndex;
-use metaglot::cpu::{KernelElement, TableElement};
+use metaglot::cpu::{KernelElement, StoredElement};
 use metaglot::{Bags, Element, MatRef, Purpose, Rng};
 
 use super::cases::{GatherCase, SoftmaxCase};
@@ -90,7 +90,7 @@ pub fn softmax_block<T: KernelElement>(tables: &mut Tables<T>, seed: u64, case: 
 }
 
 /// Gathered rows of a table stored in `S`, whole and cut at a column; the truth is that of the widened table.
-pub fn gather_sum<T: KernelElement, S: TableElement<T>>(tables: &mut Tables<T>, case: &GatherCase) {
+pub fn gather_sum<T: KernelElement, S: StoredElement<T>>(tables: &mut Tables<T>, case: &GatherCase) {
     let mut rng = Rng::new(case.seed, 0, 0, Purpose::Data);
     let index: Vec<u32> = (0..case.len).map(|_| rng.below(case.rows) as u32).collect();
     let cut = rng.below(case.n + 1);

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::timing::{Times, peak_gflops};
 use crate::backend::{self, Finish, Lane};
 use crate::cli::{cpu, output_error};
-use crate::cpu::{Cpu, TableElement};
+use crate::cpu::{Cpu, StoredElement};
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Rng};
 use crate::view::{MatMut, MatRef};
@@ -93,7 +93,7 @@ struct Product<S> {
     c: Vec<f32>,
 }
 
-impl<S: TableElement<f32>> Product<S> {
+impl<S: StoredElement<f32>> Product<S> {
     fn new(cpu: &Cpu, form: Form, shape: [usize; 3]) -> Self {
         let [m, n, k] = shape;
         let normal = |len: usize, stream| {
@@ -142,7 +142,7 @@ impl Gemm {
         Ok(())
     }
 
-    fn measure<S: TableElement<f32>>(
+    fn measure<S: StoredElement<f32>>(
         &self,
         cpu: &Cpu,
         form: Form,

@@ -48,7 +48,7 @@ use super::plan::row_len;
 use super::scatter::Scatter;
 use super::{InnerLoop, InnerMemory, Inputs, Limits, MetaBatch, MetaGradient, Order, Outcome, Plan, Start, cavia};
 use crate::backend::{Team, matrix, matrix_mut};
-use crate::cpu::{Cpu, KernelElement, TableElement};
+use crate::cpu::{Cpu, KernelElement, StoredElement};
 use crate::error::{Error, Result};
 use crate::model::{InputKind, MlpShape, Params};
 use crate::view::MatRef;
@@ -107,7 +107,7 @@ impl<T: KernelElement> GramSpace<T> {
     /// [`Order::Evaluate`]) writes the mean meta-gradient over the episodes to `gradient`.
     ///
     /// Fails where the batch does not fit the model or the plan, or the loop does not fit Gram space. Allocates nothing.
-    pub fn run<S: TableElement<T>>(
+    pub fn run<S: StoredElement<T>>(
         &mut self,
         params: &Params<T, S>,
         batch: &MetaBatch<T>,
@@ -119,7 +119,7 @@ impl<T: KernelElement> GramSpace<T> {
 
     /// The same for some episodes of the batch alone: the gradient is their mean. One episode at a time gives each one's
     /// own meta-gradient, to be added up elsewhere.
-    pub fn run_episodes<S: TableElement<T>>(
+    pub fn run_episodes<S: StoredElement<T>>(
         &mut self,
         params: &Params<T, S>,
         batch: &MetaBatch<T>,
@@ -211,7 +211,7 @@ impl<T: KernelElement> GramSpace<T> {
     }
 
     /// Z'_0 and, where they are read, Z_0 of the chunk's rows, X W1^T + b1, on all threads.
-    fn forward<S: TableElement<T>>(
+    fn forward<S: StoredElement<T>>(
         &mut self,
         params: &Params<T, S>,
         batch: &MetaBatch<T>,
@@ -240,7 +240,7 @@ impl<T: KernelElement> GramSpace<T> {
     }
 
     /// The chunk's episodes, spread over the lanes.
-    fn adapt<S: TableElement<T>>(
+    fn adapt<S: StoredElement<T>>(
         &mut self,
         params: &Params<T, S>,
         batch: &MetaBatch<T>,

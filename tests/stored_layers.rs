@@ -3,7 +3,7 @@
 
 mod support;
 
-use metaglot::cpu::{Cpu, Isa, KernelElement, TableElement};
+use metaglot::cpu::{Cpu, Isa, KernelElement, StoredElement};
 use metaglot::meta::{GramSpace, InnerLoop, Limits, MetaGradient, Order};
 use metaglot::model::{InputKind, Params};
 use metaglot::{Element, Stored, bf16, f16};
@@ -11,7 +11,7 @@ use support::{LossKind, Problem, oracle, relative_error, shape};
 
 const INNER: InnerLoop = InnerLoop::sgd(2, 0.1, Order::Second);
 
-fn gradient<T: KernelElement, S: TableElement<T>>(p: &Problem, cpu: &Cpu, params: &Params<T, S>) -> MetaGradient<T> {
+fn gradient<T: KernelElement, S: StoredElement<T>>(p: &Problem, cpu: &Cpu, params: &Params<T, S>) -> MetaGradient<T> {
     p.with_batch::<T, _>(|batch| {
         let limits = Limits::of(batch, &INNER);
         let mut gradient = MetaGradient::new(&p.shape, &limits);
@@ -35,7 +35,7 @@ fn widened<S: Stored<f32>>(params: &Params<f32, S>) -> Params<f64> {
     }
 }
 
-fn a_half_layer_is_its_widened_layer<S: TableElement<f32>>(kind: InputKind) {
+fn a_half_layer_is_its_widened_layer<S: StoredElement<f32>>(kind: InputKind) {
     for (seed, hidden) in [(1, 5), (2, 8), (3, 67), (4, 130)] {
         let p = Problem::random(seed, shape(kind, &[40, hidden, 3]), LossKind::Classes, 2, 6, 7);
         let params: Params<f32, S> = p.params::<f32>().restored();
