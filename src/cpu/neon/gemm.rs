@@ -9,9 +9,9 @@
 
 use std::arch::aarch64::*;
 
+use super::pack;
 use crate::cpu::contract::{Gemm, Tile};
 use crate::cpu::lanes::finish;
-use crate::cpu::scalar;
 
 /// Single precision, 8 x 12: a 256 x 12 panel of B takes 12 KiB of the first-level cache.
 pub const F32_8X12: Gemm<f32> = Gemm {
@@ -22,19 +22,11 @@ pub const F32_8X12: Gemm<f32> = Gemm {
     kc: 256,
     nc: 516,
     tile: f32_tile,
-    pack: scalar::KERNELS.f32.gemm.pack,
+    pack: pack::f32_pack::<f32>,
 };
 /// Double precision, 8 x 6.
-pub const F64_8X6: Gemm<f64> = Gemm {
-    name: "f64_gemm_8x6",
-    mr: 8,
-    nr: 6,
-    mc: 96,
-    kc: 256,
-    nc: 258,
-    tile: f64_tile,
-    pack: scalar::KERNELS.f64.gemm.pack,
-};
+pub const F64_8X6: Gemm<f64> =
+    Gemm { name: "f64_gemm_8x6", mr: 8, nr: 6, mc: 96, kc: 256, nc: 258, tile: f64_tile, pack: pack::f64_pack };
 
 macro_rules! tiles {
     ($t:ty, $dispatch:ident, $rows:ident, $block:ident, $single:ident, $lanes:literal, $vector:ty, $splat:ident,

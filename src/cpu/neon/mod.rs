@@ -3,6 +3,8 @@
 mod entries;
 mod gemm;
 mod lanes;
+mod pack;
+mod widen;
 
 use std::arch::aarch64::{float32x4_t, float64x2_t};
 
@@ -10,7 +12,6 @@ use half::{bf16, f16};
 
 use super::Isa;
 use super::contract::{HalfOps, Kernels, Ops};
-use super::scalar;
 
 /// The table for 64-bit Arm.
 pub const KERNELS: Kernels = Kernels {
@@ -46,8 +47,8 @@ pub const KERNELS: Kernels = Kernels {
         fma_chains: entries::chains::<Wide64>(),
     },
     half: HalfOps {
-        pack_f16: scalar::KERNELS.half.pack_f16,
-        pack_bf16: scalar::KERNELS.half.pack_bf16,
+        pack_f16: pack::f32_pack::<f16>,
+        pack_bf16: pack::f32_pack::<bf16>,
         gather_sum_f16: entries::gather_sum::<f32, f16>,
         gather_sum_bf16: entries::gather_sum::<f32, bf16>,
     },

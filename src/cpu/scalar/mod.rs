@@ -16,6 +16,8 @@ use crate::dtype::Element;
 
 pub(super) use activation::{relu_loop, relu_mask_loop};
 pub(super) use bag::gather_sum_loop;
+#[cfg(target_arch = "aarch64")]
+pub(super) use gemm::pack;
 pub(super) use reduce::{axpby_loop, axpy_loop};
 pub(super) use update::{adamw_loop, sgd_loop};
 
