@@ -41,6 +41,7 @@ busybox=/bin/busybox
 \$busybox mount -t proc proc /proc
 \$busybox mount -t devtmpfs dev /dev
 exec >/dev/ttyS0 2>&1 </dev/null
+export METAGLOT_TEST_TABLES=avx512
 for run in "metaglot exponential" "conformance $filter" "guard_pages $filter"; do
     /t/\$run --nocapture --test-threads=1
     echo "EXIT \$run: \$?"

@@ -14,10 +14,20 @@ pub struct Tables<T: KernelElement> {
 }
 
 impl<T: KernelElement> Tables<T> {
-    /// Every table this machine can run; those it cannot are reported, so that nobody takes them for tested.
+    /// Every table this machine can run, or those of them that the variable `METAGLOT_TEST_TABLES` names (`neon`, or
+    /// `avx2,avx512`: under an emulator each takes long). What is left out is reported, so that nobody takes it for tested.
     pub fn new(threads: &[usize]) -> Self {
         let (mut lanes, mut teams) = (vec![], vec![]);
+        let chosen = std::env::var("METAGLOT_TEST_TABLES").unwrap_or_default();
+        let chosen: Vec<_> = chosen.split(',').filter(|name| !name.is_empty()).collect();
+        for name in &chosen {
+            assert!(Isa::ALL.iter().any(|isa| isa.name() == *name), "METAGLOT_TEST_TABLES: no instruction set {name}");
+        }
         for isa in Isa::ALL {
+            if !chosen.is_empty() && !chosen.contains(&isa.name()) {
+                eprintln!("skipped: {} ({}): METAGLOT_TEST_TABLES leaves it out", isa.name(), T::DTYPE.name());
+                continue;
+            }
             let Ok(cpu) = Cpu::with_isa(isa) else {
                 eprintln!("skipped: {} ({}): this machine lacks it", isa.name(), T::DTYPE.name());
                 continue;
@@ -27,6 +37,7 @@ impl<T: KernelElement> Tables<T> {
                 teams.push((isa, n, Team::new(&cpu.clone().threads(n).unwrap())));
             }
         }
+        assert!(!lanes.is_empty(), "no table left to test");
         Self { lanes, teams }
     }
 }
