@@ -11,6 +11,7 @@ use std::arch::x86_64::*;
 
 use super::pack;
 use super::rows::Rows;
+use super::sums::Sums;
 use super::tails::{f32_mask, f64_mask};
 use crate::cpu::contract::{Gemm, Tile};
 use crate::cpu::lanes::finish;
@@ -34,33 +35,67 @@ pub const F64_6X8: Gemm<f64> =
 const FAR: usize = 64;
 
 macro_rules! tiles {
-    ($t:ty, $dispatch:ident, $rows:ident, $sum:ident, $lanes:literal, $vector:ty, $mask:ident, $zero:ident, $broadcast:ident,
+    ($t:ty, $dispatch:ident, $whole:ident, $cut:ident, $sum:ident, $ask:ident, $lanes:literal, $vector:ty, $mask:ident, $zero:ident, $broadcast:ident,
      $load:ident, $maskload:ident, $fma:ident) => {
         /// # Safety
         /// AVX2 and FMA are there; see [`Gemm::tile`].
         unsafe fn $dispatch(t: &Tile<$t>) {
-            let two = t.n > $lanes;
             // SAFETY: the contract is passed on unchanged; the row count given is `t.m`.
             unsafe {
-                match (t.m, two) {
-                    (6, true) => $rows::<6, 2>(t),
-                    (5, true) => $rows::<5, 2>(t),
-                    (4, true) => $rows::<4, 2>(t),
-                    (3, true) => $rows::<3, 2>(t),
-                    (2, true) => $rows::<2, 2>(t),
-                    (1, true) => $rows::<1, 2>(t),
-                    (6, false) => $rows::<6, 1>(t),
-                    (5, false) => $rows::<5, 1>(t),
-                    (4, false) => $rows::<4, 1>(t),
-                    (3, false) => $rows::<3, 1>(t),
-                    (2, false) => $rows::<2, 1>(t),
-                    (1, false) => $rows::<1, 1>(t),
+                match (t.m, t.n == 2 * $lanes, t.n > $lanes) {
+                    (6, true, _) => $whole::<6>(t),
+                    (5, true, _) => $whole::<5>(t),
+                    (4, true, _) => $whole::<4>(t),
+                    (3, true, _) => $whole::<3>(t),
+                    (2, true, _) => $whole::<2>(t),
+                    (1, true, _) => $whole::<1>(t),
+                    (6, _, true) => $cut::<6, 2>(t),
+                    (5, _, true) => $cut::<5, 2>(t),
+                    (4, _, true) => $cut::<4, 2>(t),
+                    (3, _, true) => $cut::<3, 2>(t),
+                    (2, _, true) => $cut::<2, 2>(t),
+                    (1, _, true) => $cut::<1, 2>(t),
+                    (6, ..) => $cut::<6, 1>(t),
+                    (5, ..) => $cut::<5, 1>(t),
+                    (4, ..) => $cut::<4, 1>(t),
+                    (3, ..) => $cut::<3, 1>(t),
+                    (2, ..) => $cut::<2, 1>(t),
+                    (1, ..) => $cut::<1, 1>(t),
                     _ => debug_assert_eq!(t.m, 0, "a tile has at most 6 rows"),
                 }
             }
         }
 
-        /// The sums of a tile; `full`: no column is cut.
+        /// Asks for C, whose rows come late where it was not used for long.
+        ///
+        /// # Safety
+        /// None: a prefetch reads nothing.
+        #[inline]
+        fn $ask<const M: usize>(t: &Tile<$t>) {
+            if t.k >= FAR {
+                for i in 0..M {
+                    // SAFETY: as above.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(t.c.wrapping_add(i * t.c_rs).cast()) };
+                }
+            }
+        }
+
+        /// A tile of `M` rows and two whole vectors of columns.
+        ///
+        /// # Safety
+        /// AVX2 and FMA are there; see [`Gemm::tile`]; `t.m == M` and `t.n` is two vectors.
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn $whole<const M: usize>(t: &Tile<$t>) {
+            $ask::<M>(t);
+            let mut acc = [[$zero(); 2]; M];
+            // SAFETY: the contract is passed on.
+            unsafe {
+                <$vector>::sum(t, &mut acc);
+                finish::<$vector, M, 2, true>(t, acc);
+            }
+        }
+
+        /// The sums of a tile whose last vector is cut, unless `full`.
         ///
         /// # Safety
         /// As the tile's function.
@@ -98,23 +133,19 @@ macro_rules! tiles {
             *acc = sums;
         }
 
-        /// A tile of `M` rows and at most `V` vectors of columns.
+        /// A tile of `M` rows and `V` vectors of columns, of which the last may be cut.
         ///
         /// # Safety
-        /// AVX2 and FMA are there; see [`Gemm::tile`]; `t.m == M` and `t.n <= V` vectors.
+        /// AVX2 and FMA are there; see [`Gemm::tile`]; `t.m == M` and `t.n` lies above `V - 1` vectors and not above `V`.
         #[target_feature(enable = "avx2,fma")]
-        unsafe fn $rows<const M: usize, const V: usize>(t: &Tile<$t>) {
-            let full = t.n == V * $lanes;
+        unsafe fn $cut<const M: usize, const V: usize>(t: &Tile<$t>) {
+            $ask::<M>(t);
+            let full = V == 1 && t.n == $lanes;
             let last = $mask(t.n - (V - 1) * $lanes);
             let mut acc = [[$zero(); V]; M];
             // SAFETY: p < k, i < M = m; whole vectors are read and written where all their columns are below n,
             // otherwise the mask covers only those below n.
             unsafe {
-                if t.k >= FAR {
-                    for i in 0..M {
-                        _mm_prefetch::<_MM_HINT_T0>(t.c.wrapping_add(i * t.c_rs).cast());
-                    }
-                }
                 // Four copies of the loop: masked loads only in tails, and with neighbouring rows every broadcast has
                 // a constant offset.
                 let size = size_of::<$t>();
@@ -137,8 +168,10 @@ macro_rules! tiles {
 tiles!(
     f32,
     f32_tile,
-    f32_rows,
+    f32_whole,
+    f32_cut,
     f32_sum,
+    f32_ask,
     8,
     __m256,
     f32_mask,
@@ -151,8 +184,10 @@ tiles!(
 tiles!(
     f64,
     f64_tile,
-    f64_rows,
+    f64_whole,
+    f64_cut,
     f64_sum,
+    f64_ask,
     4,
     __m256d,
     f64_mask,

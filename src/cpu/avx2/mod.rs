@@ -6,6 +6,7 @@ mod gemm;
 mod lanes;
 mod pack;
 mod rows;
+mod sums;
 mod tails;
 mod widen;
 
