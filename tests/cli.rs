@@ -61,9 +61,17 @@ fn the_demo_learns_and_every_example_of_the_help_works() {
     checkpoints_are_shown_and_told_apart(folder);
     every_algorithm_trains_a_model_that_classifies(folder);
     ctrl_c_saves_and_resume_goes_on_with_the_same_bits(folder);
+    one_thread_trains_the_same_bits(folder);
     bad_input_gets_a_clear_line(folder);
-    let again = metaglot(folder, &["demo", "--threads", "1"]);
-    assert_eq!(stdout(&again), stdout(&demo), "the same table on any number of threads");
+}
+
+/// As the run on all threads that the test before left in `whole`.
+fn one_thread_trains_the_same_bits(folder: &Path) {
+    let data = "metaglot-demo/classify.mgd";
+    let steps = ["--steps", "60", "--valid-every", "7", "--threads", "1", "--run", "alone"];
+    assert!(metaglot(folder, &[&["train", data, "--task", "classify"][..], &steps].concat()).status.success());
+    let read = |run: &str| std::fs::read(folder.join(run).join("model.safetensors")).unwrap();
+    assert!(read("whole") == read("alone"), "the model differs");
 }
 
 fn checkpoints_are_shown_and_told_apart(folder: &Path) {
