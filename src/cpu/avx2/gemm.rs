@@ -4,6 +4,8 @@
 //! broadcasts. Two FMAs issue a cycle with a latency of 4 or 5, so 8 to 10 chains must be in flight: 12 are. A 4x24
 //! tile would need 3 loads a step; 8x8 has 8 chains only.
 //!
+//! The sums of tiles of two whole vectors are assembly (`sums`); those of narrower ones are here.
+//!
 //! Tails: rows are a constant of the compiled tile (1 to 6), columns are masked loads and stores in pieces, one
 //! vector wide where one suffices. Every element sees the same operations in the same order in any tile.
 
@@ -34,9 +36,20 @@ pub const F64_6X8: Gemm<f64> =
 /// Steps from which on C is asked for before the sums begin: below, asking takes longer than it saves.
 const FAR: usize = 64;
 
+/// Asks for C, whose rows come late where they were not used for long.
+#[inline]
+fn ask<T, const M: usize>(t: &Tile<T>) {
+    if t.k >= FAR {
+        for i in 0..M {
+            // SAFETY: a prefetch reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(t.c.wrapping_add(i * t.c_rs).cast()) };
+        }
+    }
+}
+
 macro_rules! tiles {
-    ($t:ty, $dispatch:ident, $whole:ident, $cut:ident, $sum:ident, $ask:ident, $lanes:literal, $vector:ty, $mask:ident, $zero:ident, $broadcast:ident,
-     $load:ident, $maskload:ident, $fma:ident) => {
+    ($t:ty, $dispatch:ident, $whole:ident, $cut:ident, $sum:ident, $lanes:literal, $vector:ty, $mask:ident, $zero:ident,
+     $broadcast:ident, $load:ident, $maskload:ident, $fma:ident) => {
         /// # Safety
         /// AVX2 and FMA are there; see [`Gemm::tile`].
         unsafe fn $dispatch(t: &Tile<$t>) {
@@ -66,27 +79,13 @@ macro_rules! tiles {
             }
         }
 
-        /// Asks for C, whose rows come late where it was not used for long.
-        ///
-        /// # Safety
-        /// None: a prefetch reads nothing.
-        #[inline]
-        fn $ask<const M: usize>(t: &Tile<$t>) {
-            if t.k >= FAR {
-                for i in 0..M {
-                    // SAFETY: as above.
-                    unsafe { _mm_prefetch::<_MM_HINT_T0>(t.c.wrapping_add(i * t.c_rs).cast()) };
-                }
-            }
-        }
-
         /// A tile of `M` rows and two whole vectors of columns.
         ///
         /// # Safety
         /// AVX2 and FMA are there; see [`Gemm::tile`]; `t.m == M` and `t.n` is two vectors.
         #[target_feature(enable = "avx2,fma")]
         unsafe fn $whole<const M: usize>(t: &Tile<$t>) {
-            $ask::<M>(t);
+            ask::<$t, M>(t);
             let mut acc = [[$zero(); 2]; M];
             // SAFETY: the contract is passed on.
             unsafe {
@@ -139,7 +138,7 @@ macro_rules! tiles {
         /// AVX2 and FMA are there; see [`Gemm::tile`]; `t.m == M` and `t.n` lies above `V - 1` vectors and not above `V`.
         #[target_feature(enable = "avx2,fma")]
         unsafe fn $cut<const M: usize, const V: usize>(t: &Tile<$t>) {
-            $ask::<M>(t);
+            ask::<$t, M>(t);
             let full = V == 1 && t.n == $lanes;
             let last = $mask(t.n - (V - 1) * $lanes);
             let mut acc = [[$zero(); V]; M];
@@ -171,7 +170,6 @@ tiles!(
     f32_whole,
     f32_cut,
     f32_sum,
-    f32_ask,
     8,
     __m256,
     f32_mask,
@@ -187,7 +185,6 @@ tiles!(
     f64_whole,
     f64_cut,
     f64_sum,
-    f64_ask,
     4,
     __m256d,
     f64_mask,

@@ -70,8 +70,8 @@ macro_rules! packed_step {
 }
 
 /// A loop of `passes` around the steps of one pass, and how far A and B then move, in bytes. It begins at a cache line: where
-/// the compiler had put the same instructions across lines by chance, a small product took up to a fifth longer while the
-/// core's other thread was busy.
+/// the compiler had put the same instructions across lines by chance, a small product took up to a fifth longer on a loaded
+/// machine (`benches/README.md`, "Where the tile's loop begins").
 macro_rules! sum {
     ($acc:ident, $m:ident, $zero:ident, $passes:expr, [$($step:expr),*], $a:ident += $a_next:literal, $b:ident += $b_next:literal,
      const { $($constant:ident = $value:expr),* }, in { $($register:ident),* }) => {{
@@ -137,7 +137,9 @@ macro_rules! sums {
                     );
                     k %= 4;
                 }
-                let (a_next, b_next) = ($size * t.a_cs, $size * t.b_rs);
+                // A stride of which there is one row only may be any number.
+                let bytes = |stride: usize, times: usize| stride.wrapping_mul($size * times);
+                let (a_next, b_next) = (bytes(t.a_cs, 1), bytes(t.b_rs, 1));
                 if t.a_rs == 1 {
                     sum!(
                         acc, M, $zero, k,
@@ -146,8 +148,7 @@ macro_rules! sums {
                         const { e = $size }, in { a_next, b_next }
                     );
                 } else {
-                    let row = $size * t.a_rs;
-                    let (row3, row5) = (3 * row, 5 * row);
+                    let (row, row3, row5) = (bytes(t.a_rs, 1), bytes(t.a_rs, 3), bytes(t.a_rs, 5));
                     sum!(
                         acc, M, $zero, k,
                         [step!($kind, "0", "0", "{row}", "2*{row}", "{row3}", "4*{row}", "{row5}")],
