@@ -9,7 +9,7 @@
 the table again), `--peers` only some peers. One thread: pinned to one CPU; two: the fastest peer again, and metaglot, on two. A peer's gradient may differ from
 metaglot's by 1e-2 of its largest value, because a unit near ReLU's kink may flip; small cases that do not are compared to
 1e-10 by examples/check_gradient.py. Adds to OUT.csv and writes OUT.md from all of it, of several runs of a program on a row the one
-with the smallest median: on a machine shared with others, run it again at other times.
+with the smallest median: on a machine shared with others, run it again at other times, all programs as often.
 """
 
 import argparse
