@@ -6,10 +6,12 @@
 
 mod bag_index;
 mod ops;
+mod pages;
 mod team;
 mod workspace;
 
 pub use bag_index::BagIndex;
 pub use ops::{Finish, Form, Lane, Mask};
+pub use pages::prefer_huge_pages;
 pub use team::Team;
 pub(crate) use workspace::{Carver, matrix, matrix_mut, take};

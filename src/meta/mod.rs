@@ -35,6 +35,7 @@ pub use inner::{Adapt, ConjugateGradient, InnerLoop, InnerMemory, Order, Rates, 
 pub use operations::Operations;
 pub use plan::{Limits, Plan};
 
+use crate::backend::prefer_huge_pages;
 use crate::cpu::KernelElement;
 use crate::error::{Error, Result};
 use crate::model::{InputKind, MlpShape};
@@ -88,9 +89,11 @@ impl<T: KernelElement> MetaGradient<T> {
             InputKind::Dense => shape.first_len(),
             InputKind::Bag => limits.row_count(shape) * shape.hidden(),
         };
+        let first = vec![T::ZERO; first];
+        prefer_huge_pages(&first);
         Self {
             rows: Vec::with_capacity(if shape.kind == InputKind::Bag { limits.row_count(shape) } else { 0 }),
-            first: vec![T::ZERO; first],
+            first,
             bias: vec![T::ZERO; shape.hidden()],
             head: vec![T::ZERO; shape.head_len()],
             query_loss: Vec::with_capacity(limits.episodes),

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::prefer_huge_pages;
 use crate::dtype::{Element, Stored};
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Rng};
@@ -153,12 +154,13 @@ impl<T: Element, S: Stored<T>> Params<T, S> {
         shape.validate()?;
         let vector = |n| vec![T::ZERO; n];
         let (bias, head) = (vector(shape.hidden()), vector(shape.head_len()));
-        Ok(Self { shape: shape.clone(), first: vec![S::default(); shape.first_len()], bias, head })
+        Ok(Self { shape: shape.clone(), first: bytemuck::zeroed_vec(shape.first_len()), bias, head })
     }
 
     /// [`Params::random`] with the first layer stored in `S`: the same numbers, rounded.
     pub fn stored_random(shape: &MlpShape, embedding_std: f64, seed: u64) -> Result<Self> {
         let mut params = Self::stored_zeros(shape)?;
+        prefer_huge_pages(&params.first);
         let mut rng = Rng::new(seed, 0, 0, Purpose::Init);
         let gain = |last: bool| if last { 1.0f64 } else { 2.0 };
         let std = match shape.kind {

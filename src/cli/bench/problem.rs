@@ -1,6 +1,7 @@
 //! What a meta-step is timed on: a case of a file, or random data of given sizes.
 #![forbid(unsafe_code)]
 
+use crate::backend::prefer_huge_pages;
 use crate::case::{Case, Examples};
 use crate::cpu::KernelElement;
 use crate::error::Result;
@@ -85,7 +86,9 @@ impl<T: KernelElement> Side<T> {
         let side = Self { ends, labels, values: vec![], tokens: vec![], offsets: vec![], shape: shape.clone() };
         match shape.kind {
             InputKind::Dense => {
-                let values = (0..n * shape.input).map(|_| T::from_f64(rng.normal())).collect();
+                let mut values = Vec::with_capacity(n * shape.input);
+                prefer_huge_pages(values.spare_capacity_mut());
+                values.extend((0..n * shape.input).map(|_| T::from_f64(rng.normal())));
                 Self { values, ..side }
             }
             InputKind::Bag => {

@@ -47,7 +47,7 @@ use std::ops::Range;
 use super::plan::row_len;
 use super::scatter::Scatter;
 use super::{InnerLoop, InnerMemory, Inputs, Limits, MetaBatch, MetaGradient, Order, Outcome, Plan, Start, cavia};
-use crate::backend::{Team, matrix, matrix_mut};
+use crate::backend::{Team, matrix, matrix_mut, prefer_huge_pages};
 use crate::cpu::{Cpu, KernelElement, StoredElement};
 use crate::error::{Error, Result};
 use crate::model::{InputKind, MlpShape, Params};
@@ -79,7 +79,11 @@ impl<T: KernelElement> GramSpace<T> {
     /// Allocates everything for batches up to `limits`, on the threads of `cpu`.
     pub fn new(cpu: &Cpu, shape: &MlpShape, limits: Limits) -> Result<Self> {
         let plan = Plan::new::<T>(cpu, shape, limits)?;
-        let zeros = |n: usize| vec![T::ZERO; n];
+        let zeros = |n: usize| {
+            let memory = vec![T::ZERO; n];
+            prefer_huge_pages(&memory);
+            memory
+        };
         Ok(Self {
             team: Team::new(cpu),
             z: zeros(plan.z_len),
