@@ -48,7 +48,7 @@ impl<T: KernelElement> Problem<T> {
     /// That of a case.
     pub fn of_case(case: &Case) -> Self {
         let shape = case.shape();
-        let convert = |x: &[f64]| x.iter().map(|x| T::from_f64(*x)).collect::<Vec<T>>();
+        let convert = |x: &[f64]| filled(x.len(), x.iter().map(|x| T::from_f64(*x)));
         let (first, bias, head) = (convert(&case.theta.first), convert(&case.theta.bias), convert(&case.theta.head));
         let side = |examples: &Examples| {
             let rows = examples.y.len() / case.tasks;
@@ -86,9 +86,8 @@ impl<T: KernelElement> Side<T> {
         let side = Self { ends, labels, values: vec![], tokens: vec![], offsets: vec![], shape: shape.clone() };
         match shape.kind {
             InputKind::Dense => {
-                let mut values = Vec::with_capacity(n * shape.input);
-                prefer_huge_pages(values.spare_capacity_mut());
-                values.extend((0..n * shape.input).map(|_| T::from_f64(rng.normal())));
+                let len = n * shape.input;
+                let values = filled(len, (0..len).map(|_| T::from_f64(rng.normal())));
                 Self { values, ..side }
             }
             InputKind::Bag => {
@@ -106,6 +105,14 @@ impl<T: KernelElement> Side<T> {
         };
         Ok(EpisodeSet { inputs, rows: &self.ends, targets: BatchTargets::Classes(&self.labels) })
     }
+}
+
+/// `len` values on huge pages, as numpy's arrays are where the system has them.
+fn filled<T>(len: usize, values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut memory = Vec::with_capacity(len);
+    prefer_huge_pages(memory.spare_capacity_mut());
+    memory.extend(values);
+    memory
 }
 
 /// Different tokens, rising; small ones come more often, as in text.
