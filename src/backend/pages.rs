@@ -1,8 +1,8 @@
 //! Huge pages for large memory.
 //!
-//! A row of an embedding table lies on a page of its own, and so does every row of a wide input: each costs a walk through the page
-//! tables, which took a sixth of a token-bag step over 10^6 rows (`benches/README.md`, "Huge pages"). Where Linux gives huge
-//! pages only to those who ask (`madvise` in /sys/kernel/mm/transparent_hugepage/enabled), this asks.
+//! A row of an embedding table lies on a page of its own, and so does every row of a wide input: each costs a walk through the
+//! page tables, which took a seventh of a token-bag step over 10^6 rows (`benches/README.md`, "Huge pages"). Where Linux gives
+//! huge pages only to those who ask (`madvise` in /sys/kernel/mm/transparent_hugepage/enabled), this asks.
 
 /// Size and alignment of a huge page on x86-64 and on aarch64 with pages of 4 KiB.
 const HUGE_PAGE: usize = 2 << 20;

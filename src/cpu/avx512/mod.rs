@@ -1,6 +1,9 @@
 //! AVX-512 (F, BW, DQ, VL): replaces what is faster here, inherits the rest from AVX2.
 //!
 //! A row of logits that fits into half a register is left to one: a level less to add up.
+//!
+//! AVX512-BF16 is not used: `vdpbf16ps` wants both operands in bf16 and takes denormals as zero. Here bf16 is how weights are
+//! stored; they meet f32 rows, and a product has the bits of the widened operands.
 
 mod entries;
 mod gemm;
