@@ -12,6 +12,7 @@ mod workspace;
 
 pub use bag_index::BagIndex;
 pub use ops::{Finish, Form, Lane, Mask};
+pub(crate) use pages::collect_on_huge_pages;
 pub use pages::prefer_huge_pages;
 pub use team::Team;
 pub(crate) use workspace::{Carver, matrix, matrix_mut, take};

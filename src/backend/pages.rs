@@ -23,6 +23,14 @@ pub fn prefer_huge_pages<T>(memory: &[T]) {
     let _ = (start, end);
 }
 
+/// `len` values on huge pages.
+pub(crate) fn collect_on_huge_pages<T>(len: usize, values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut memory = Vec::with_capacity(len);
+    prefer_huge_pages(memory.spare_capacity_mut());
+    memory.extend(values);
+    memory
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
@@ -45,17 +53,16 @@ mod tests {
     }
 
     #[test]
-    fn large_memory_is_marked_and_small_memory_is_not_touched() {
+    fn large_memory_is_marked_and_values_stay() {
+        let (large, small) = (vec![7u8; 3 * HUGE_PAGE], vec![7u8; HUGE_PAGE / 2]);
+        prefer_huge_pages(&large);
+        prefer_huge_pages(&small);
+        prefer_huge_pages::<f32>(&[]);
+        assert!(large.iter().chain(&small).all(|&x| x == 7));
         if !std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
             return println!("skipped: this kernel has no huge pages to ask for");
         }
-        let large = vec![0u8; 3 * HUGE_PAGE];
-        prefer_huge_pages(&large);
         let middle = (large.as_ptr() as usize).next_multiple_of(HUGE_PAGE);
         assert!(flags_at(middle).contains(" hg"), "{}", flags_at(middle));
-        let small = vec![0u8; HUGE_PAGE / 2];
-        prefer_huge_pages(&small);
-        prefer_huge_pages::<f32>(&[]);
-        assert!(large.iter().chain(&small).all(|&x| x == 0));
     }
 }

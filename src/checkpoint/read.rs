@@ -9,7 +9,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
 
 use super::{Check, Checkpoint, FORMAT, METADATA_CRC, Progress, RunState, VERSION, check_values, metadata_crc};
-use crate::backend::prefer_huge_pages;
+use crate::backend::collect_on_huge_pages;
 use crate::error::{Error, Result};
 use crate::model::{MlpShape, Params};
 use crate::optim;
@@ -119,9 +119,7 @@ impl File<'_> {
             return Err(format!("the checksum of `{name}` is {crc}, not what the metadata says"));
         }
         let (chunks, _) = tensor.data().as_chunks::<4>();
-        let mut values = Vec::with_capacity(chunks.len());
-        prefer_huge_pages(values.spare_capacity_mut());
-        values.extend(chunks.iter().map(|c| f32::from_le_bytes(*c)));
+        let values = collect_on_huge_pages(chunks.len(), chunks.iter().map(|c| f32::from_le_bytes(*c)));
         check_values(name, &values, len)?;
         Ok(values)
     }

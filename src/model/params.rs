@@ -154,6 +154,7 @@ impl<T: Element, S: Stored<T>> Params<T, S> {
         shape.validate()?;
         let vector = |n| vec![T::ZERO; n];
         let (bias, head) = (vector(shape.hidden()), vector(shape.head_len()));
+        // In any type memory that was not written yet: see `prefer_huge_pages`, and moments that are never touched.
         Ok(Self { shape: shape.clone(), first: bytemuck::zeroed_vec(shape.first_len()), bias, head })
     }
 

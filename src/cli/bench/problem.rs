@@ -1,7 +1,7 @@
 //! What a meta-step is timed on: a case of a file, or random data of given sizes.
 #![forbid(unsafe_code)]
 
-use crate::backend::prefer_huge_pages;
+use crate::backend::collect_on_huge_pages;
 use crate::case::{Case, Examples};
 use crate::cpu::KernelElement;
 use crate::error::Result;
@@ -48,7 +48,7 @@ impl<T: KernelElement> Problem<T> {
     /// That of a case.
     pub fn of_case(case: &Case) -> Self {
         let shape = case.shape();
-        let convert = |x: &[f64]| filled(x.len(), x.iter().map(|x| T::from_f64(*x)));
+        let convert = |x: &[f64]| collect_on_huge_pages(x.len(), x.iter().map(|x| T::from_f64(*x)));
         let (first, bias, head) = (convert(&case.theta.first), convert(&case.theta.bias), convert(&case.theta.head));
         let side = |examples: &Examples| {
             let rows = examples.y.len() / case.tasks;
@@ -87,7 +87,7 @@ impl<T: KernelElement> Side<T> {
         match shape.kind {
             InputKind::Dense => {
                 let len = n * shape.input;
-                let values = filled(len, (0..len).map(|_| T::from_f64(rng.normal())));
+                let values = collect_on_huge_pages(len, (0..len).map(|_| T::from_f64(rng.normal())));
                 Self { values, ..side }
             }
             InputKind::Bag => {
@@ -105,14 +105,6 @@ impl<T: KernelElement> Side<T> {
         };
         Ok(EpisodeSet { inputs, rows: &self.ends, targets: BatchTargets::Classes(&self.labels) })
     }
-}
-
-/// `len` values on huge pages, as numpy's arrays are where the system has them.
-fn filled<T>(len: usize, values: impl Iterator<Item = T>) -> Vec<T> {
-    let mut memory = Vec::with_capacity(len);
-    prefer_huge_pages(memory.spare_capacity_mut());
-    memory.extend(values);
-    memory
 }
 
 /// Different tokens, rising; small ones come more often, as in text.
