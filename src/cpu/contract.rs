@@ -110,7 +110,8 @@ pub struct Gemm<T> {
     pub nr: usize,
     /// Rows of A packed at once, a multiple of `mr`: they stay in the second-level cache.
     pub mc: usize,
-    /// Length of the reduction handled at once: a panel of `kc` x `nr` of B stays near the registers.
+    /// Length of the reduction handled at once: a panel of `kc` x `nr` of B stays in the first-level cache, or in the second
+    /// where tiles need so few bytes a cycle that it can feed them.
     pub kc: usize,
     /// Columns of B packed at once.
     pub nc: usize,
