@@ -42,7 +42,7 @@ fn products_equal_the_truth<T: KernelElement>() {
 
 fn products_may_be_cut_anywhere<T: KernelElement>() {
     let mut tables = Tables::<T>::new(&[]);
-    for (m, n, k) in [(13, 35, 300), (70, 20, 40), (66, 18, 257), (3, 5, 0)] {
+    for (m, n, k) in [(13, 35, 300), (70, 20, 40), (66, 18, 257), (15, 35, 1025), (3, 5, 0)] {
         for (seed, product) in Product::ALL.into_iter().enumerate() {
             let (seed, alpha, beta, fill) = (seed as u64, 0.7, -0.5, Fill::Normal);
             let case = ProductCase { seed, product, m, n, k, gap: 2, alpha, beta, fill };

@@ -99,12 +99,12 @@ pub fn products() -> Vec<ProductCase> {
     for (m, n, k) in [(1, 192, 40), (13, 191, 9), (29, 192, 258), (127, 17, 3), (251, 5, 4), (253, 33, 6)] {
         push(m, n, k, Fill::Normal);
     }
-    // The column blocks (256, 512, 1024) and the blocks of steps (256, 384, 512).
+    // The column blocks (256, 512, 1024) and the blocks of steps (256, 384, 512, 1024).
     for (m, n, k) in [(7, 257, 3), (3, 513, 258), (64, 515, 5), (2, 520, 0), (2, 1023, 2), (3, 1025, 5), (50, 1030, 3)]
     {
         push(m, n, k, Fill::Normal);
     }
-    for k in [383, 384, 385, 511, 512, 513, 769] {
+    for k in [383, 384, 385, 511, 512, 513, 769, 1023, 1024, 1025] {
         push(15, 17, k, Fill::Normal);
     }
     for fill in [Fill::Denormal, Fill::Special] {
@@ -145,13 +145,21 @@ impl Fused {
 pub fn fused() -> Vec<(ProductCase, Fused)> {
     let mut cases = vec![];
     for (i, product) in [Product::Nn, Product::Nt, Product::Tn].into_iter().enumerate() {
-        for (j, (m, n, k)) in
-            [(1, 1, 0), (3, 5, 7), (7, 17, 257), (14, 32, 513), (15, 33, 40), (29, 49, 6), (50, 259, 300)]
-                .into_iter()
-                .enumerate()
+        for (j, (m, n, k)) in [
+            (1, 1, 0),
+            (3, 5, 7),
+            (7, 17, 257),
+            (14, 32, 513),
+            (15, 33, 1025),
+            (15, 33, 40),
+            (29, 49, 6),
+            (50, 259, 300),
+        ]
+        .into_iter()
+        .enumerate()
         {
             for number in 0..24 {
-                let seed = (i * 7 + j) * 24 + number;
+                let seed = (i * 8 + j) * 24 + number;
                 let beta = [1.0, 0.0, -0.5][seed / 24 % 3];
                 let fill = if number % 5 == 4 { Fill::Special } else { Fill::Normal };
                 let case = ProductCase { seed: seed as u64, product, m, n, k, gap: seed % 5, alpha: -0.3, beta, fill };
@@ -166,7 +174,8 @@ pub fn fused() -> Vec<(ProductCase, Fused)> {
 /// around the tiles' edges and the blocks of steps.
 pub fn stored() -> Vec<(ProductCase, Fused)> {
     let sizes = (1..=18).flat_map(|w| [(w, 5, w), (2, w + 16, 7), (w + 12, 3, 9)]);
-    let larger = [(0, 5, 3), (5, 0, 3), (4, 6, 0), (1, 1, 300), (49, 33, 257), (15, 193, 40), (50, 259, 515)];
+    let larger =
+        [(0, 5, 3), (5, 0, 3), (4, 6, 0), (1, 1, 300), (49, 33, 257), (15, 193, 40), (50, 259, 515), (15, 33, 1025)];
     let mut cases = vec![];
     for (m, n, k) in sizes.chain(larger) {
         for product in [Product::Nn, Product::Nt, Product::Tn] {
