@@ -4,7 +4,7 @@
 //! ```text
 //! for nc columns: for kc steps:                 pack B if that pays     (third-level cache, or none)
 //!     for mc rows:                              pack A if that pays     (second-level cache)
-//!         for each panel of nr columns: for each tile of at most mr rows:   the tile  (B's panel: first-level cache, or second)
+//!         for each panel of nr columns: for each tile of at most mr rows:   the tile  (B's panel: first- or second-level cache)
 //! ```
 //!
 //! Blocks and tiles are as even as their units allow: 25 rows are tiles of 13 and 12, not of 14 and 11, and 300 steps are

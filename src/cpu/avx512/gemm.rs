@@ -15,8 +15,8 @@ use crate::cpu::avx2::Rows;
 use crate::cpu::contract::{Gemm, Tile};
 use crate::cpu::lanes::finish;
 
-/// Single precision, 14 x 32. All 1024 steps in one block where AVX2 takes 256: a step reads 184 bytes in 14 cycles, which the
-/// second-level cache gives, so neither panel has to stay in the first, and every block saved is a pass over C saved. The
+/// Single precision, 14 x 32. Up to 1024 steps in one block where AVX2 takes 256: a step reads 184 bytes in 14 cycles, which the
+/// second-level cache gives, so neither panel has to stay in the first, and every block saved is a pass over C saved (`benches/README.md`). The
 /// packed blocks (1 MiB of B, 280 KiB of A) share a second-level cache of 2 MiB.
 pub const F32_14X32: Gemm<f32> =
     Gemm { name: "f32_gemm_14x32", mr: 14, nr: 32, mc: 70, kc: 1024, nc: 256, tile: f32_tile, pack: pack::f32_pack };
