@@ -97,7 +97,7 @@ mod idle {
         fn download(&mut self, _: &usize, _: usize, _: &mut [u8]) -> Result<()> {
             Ok(())
         }
-        unsafe fn upload_async(&mut self, _: &mut usize, _: &&'static mut [u8], _: usize) -> Result<()> {
+        unsafe fn upload_async(&mut self, _: &mut usize, _: &&'static mut [u8], _: Range<usize>) -> Result<()> {
             Ok(())
         }
         unsafe fn download_async(&mut self, _: &usize, _: Range<usize>, _: &mut &'static mut [u8]) -> Result<()> {

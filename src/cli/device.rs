@@ -4,6 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::cpu::Cpu;
 #[cfg(feature = "cuda")]
 use crate::cuda::{Cuda, MetaStep};
 use crate::error::Result;
@@ -50,16 +51,17 @@ pub(super) struct GpuEngine {
 
 impl GpuEngine {
     #[cfg(feature = "cuda")]
-    pub fn new(number: usize, shape: &MlpShape, limits: Limits) -> Result<Self> {
+    /// `cpu`: whose threads lay batches out for it.
+    pub fn new(number: usize, cpu: &Cpu, shape: &MlpShape, limits: Limits) -> Result<Self> {
         let cuda = Cuda::new(number)?;
         let name = cuda.name()?;
-        let step = MetaStep::new(cuda, shape, limits)?;
+        let step = MetaStep::new(cuda, shape, limits)?.with_host(cpu);
         let bytes = step.plan().bytes();
         Ok(Self { engine: Box::new(step), name, bytes })
     }
 
     #[cfg(not(feature = "cuda"))]
-    pub fn new(number: usize, _: &MlpShape, _: Limits) -> Result<Self> {
+    pub fn new(number: usize, _: &Cpu, _: &MlpShape, _: Limits) -> Result<Self> {
         Err(not_built(number))
     }
 }

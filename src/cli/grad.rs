@@ -8,9 +8,9 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::device::{DeviceArg, GpuEngine};
-use super::{output_error, train};
+use super::{cpu, output_error, train};
 use crate::case::{Algorithm, Answer, Case, solve, solve_with};
-use crate::cpu::KernelElement;
+use crate::cpu::{Cpu, KernelElement};
 use crate::error::{Error, Result};
 use crate::meta::{Explanation, Operations, Outcome, PathChoice};
 
@@ -120,10 +120,15 @@ impl Grad {
         }
     }
 
+    fn cpu(&self) -> Result<Cpu> {
+        cpu()?.threads(if self.threads == 0 { train::num_threads() } else { self.threads })
+    }
+
     fn compute_on_gpu(&self, number: usize, case: &Case, out: &mut dyn Write) -> Result<()> {
         refuse_on_gpu(self.dtype == Some(DtypeArg::F64), self.path)?;
+        let cpu = self.cpu()?;
         let answer = solve_with::<f32>(case, self.algorithm(), |batch, limits, inner| {
-            let GpuEngine { engine, name, bytes } = GpuEngine::new(number, case.shape(), limits)?;
+            let GpuEngine { engine, name, bytes } = GpuEngine::new(number, &cpu, case.shape(), limits)?;
             let operations = Operations::of(case.shape(), batch, inner);
             let reason = format!("the only way on {} ({name})", self.device);
             Ok((engine, Explanation { path: "gram", reason, operations, bytes }))
@@ -133,8 +138,7 @@ impl Grad {
     }
 
     fn compute<T: KernelElement>(&self, case: &Case, out: &mut dyn Write) -> Result<()> {
-        let threads = if self.threads == 0 { train::num_threads() } else { self.threads };
-        let answer = solve::<T>(&crate::cli::cpu()?.threads(threads)?, case, self.algorithm(), self.path.choice())?;
+        let answer = solve::<T>(&self.cpu()?, case, self.algorithm(), self.path.choice())?;
         answer.save(&self.out)?;
         self.print(&answer, out).map_err(output_error)
     }

@@ -120,7 +120,7 @@ impl RunConfig {
             let found = format!("{} with {:?}", self.episodes.task(), self.train.algorithm);
             return Err(Error::config("--device", format!("{found} runs on the CPU alone")));
         }
-        let engine = |limits| Ok(GpuEngine::new(number, shape, limits)?.engine);
+        let engine = |limits| Ok(GpuEngine::new(number, cpu, shape, limits)?.engine);
         Trainer::with_engine(cpu, shape, self.train.clone(), episodes, validates, engine)
     }
 

@@ -244,9 +244,9 @@ impl Device for Cuda {
         self.synchronize()
     }
 
-    unsafe fn upload_async(&mut self, dst: &mut Buffer, src: &Pinned, bytes: usize) -> Result<()> {
-        let address = inside("upload", dst, 0, bytes)?;
-        let src = src.get(..bytes).ok_or_else(|| Error::device("upload", "the source is shorter than the copy"))?;
+    unsafe fn upload_async(&mut self, dst: &mut Buffer, src: &Pinned, range: Range<usize>) -> Result<()> {
+        let address = inside("upload", dst, range.start, range.len())?;
+        let src = src.get(range).ok_or_else(|| Error::device("upload", "the source is shorter than the copy"))?;
         self.context.make_current()?;
         // SAFETY: both ranges were checked; the caller keeps the source.
         unsafe { result::memcpy_htod_async(address, src, self.stream) }.map_err(|e| refused("upload", e))

@@ -171,11 +171,11 @@ pub trait Device {
     /// Copies from `offset` bytes behind the start of `src`, after all work before.
     fn download(&mut self, src: &Self::Buffer, offset: usize, dst: &mut [u8]) -> Result<()>;
 
-    /// Begins to copy the first `bytes` of `src` to the start of `dst`.
+    /// Begins to copy a range of `src`'s bytes to the same range of `dst`, after all work before.
     ///
     /// # Safety
-    /// `src` is neither changed nor dropped before the work is done.
-    unsafe fn upload_async(&mut self, dst: &mut Self::Buffer, src: &Self::Host, bytes: usize) -> Result<()>;
+    /// Those bytes of `src` are not changed, nor is it dropped, before the work is done.
+    unsafe fn upload_async(&mut self, dst: &mut Self::Buffer, src: &Self::Host, range: Range<usize>) -> Result<()>;
 
     /// Begins to copy a range of `src`'s bytes to the start of `dst`, after all work before.
     ///

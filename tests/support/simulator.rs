@@ -19,6 +19,8 @@ pub struct Simulator {
     recording: Option<Vec<(Launch, Args)>>,
     /// Downloads that were begun: their bytes, and where they go when the host waits.
     pending: Vec<(Vec<u8>, usize)>,
+    /// What copies from the host read, and where.
+    lent: Vec<(Vec<u8>, usize)>,
     /// Permutes blocks and warps.
     pub seed: u64,
     /// Bytes of shared memory a block may have: at first as on an H100.
@@ -74,7 +76,7 @@ impl Simulator {
         let arch = Arch::parse(arch).expect("an architecture");
         let (modules, pending, recording, launched) = (vec![], vec![], None, BTreeSet::new());
         let (memory, shared_limit, counts) = (ptx_interpreter::Device::new(), 227 * 1024, Counts::default());
-        Self { arch, memory, modules, edit, launched, recording, pending, seed: 1, shared_limit, counts }
+        Self { arch, memory, modules, edit, launched, recording, pending, lent: vec![], seed: 1, shared_limit, counts }
     }
 
     /// The file that holds a kernel, parsed when it is first launched.
@@ -150,8 +152,12 @@ impl Device for Simulator {
         self.memory.read(src.address + offset as u64, dst).map_err(|e| Error::device("download", format!("{e:?}")))
     }
 
-    unsafe fn upload_async(&mut self, dst: &mut Memory, src: &HostMemory, bytes: usize) -> Result<()> {
-        self.upload(dst, 0, &src[..bytes])
+    /// What it copied must be the same when the host has waited.
+    unsafe fn upload_async(&mut self, dst: &mut Memory, src: &HostMemory, range: Range<usize>) -> Result<()> {
+        let bytes = src[range.clone()].to_vec();
+        self.upload(dst, range.start, &bytes)?;
+        self.lent.push((bytes, src[range].as_ptr().expose_provenance()));
+        Ok(())
     }
 
     /// Until the host waits there is nothing but ones in `dst`, which no number equals.
@@ -195,6 +201,12 @@ impl Device for Simulator {
 
     fn synchronize(&mut self) -> Result<()> {
         self.counts.waits += 1;
+        for (bytes, src) in self.lent.drain(..) {
+            let src = std::ptr::with_exposed_provenance::<u8>(src);
+            // SAFETY: as long as the copy, which `upload_async`'s caller keeps until this call.
+            let now = unsafe { std::slice::from_raw_parts(src, bytes.len()) };
+            assert!(now == bytes, "bytes were changed while they were copied");
+        }
         for (bytes, dst) in self.pending.drain(..) {
             let dst = std::ptr::with_exposed_provenance_mut::<u8>(dst);
             // SAFETY: as long as the copy, which `download_async`'s caller keeps until this call.

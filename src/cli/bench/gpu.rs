@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::problem::Problem;
+use crate::cpu::Cpu;
 #[cfg(feature = "cuda")]
 use crate::cuda::{Cuda, MetaStep, PeakSizes, Peaks, StepTimes, step_bytes};
 #[cfg(feature = "cuda")]
@@ -15,20 +16,20 @@ use crate::meta::{Limits, MetaGradient, Operations};
 
 /// Times a meta-step; every number under its name.
 #[cfg(feature = "cuda")]
-pub fn measure(number: usize, problem: &Problem<f32>, inner: &InnerLoop, reps: usize) -> Result<Value> {
+pub fn measure(number: usize, cpu: &Cpu, problem: &Problem<f32>, inner: &InnerLoop, reps: usize) -> Result<Value> {
     let (batch, shape) = (problem.batch()?, &problem.params.shape);
     let (limits, tasks) = (Limits::of(&batch, inner), batch.episodes() as f64);
     let mut gradient = MetaGradient::new(shape, &limits);
     let mut cuda = Cuda::new(number)?;
     let (name, peaks) = (cuda.name()?, Peaks::measure(&mut cuda, PeakSizes::LARGE)?);
-    let mut step = MetaStep::new(cuda, shape, limits)?;
-    let times = StepTimes::measure(&mut step, &problem.params, &batch, inner, &mut gradient, reps)?;
+    let mut step = MetaStep::new(cuda, shape, limits)?.with_host(cpu);
+    let times = cpu.install(|| StepTimes::measure(&mut step, &problem.params, &batch, inner, &mut gradient, reps))?;
     if !gradient.is_finite() {
         return Err(Error::config("bench meta", "the gradient is not finite: a smaller --inner-lr is needed"));
     }
     let (operations, bytes) = (Operations::of(shape, &batch, inner).gram, step_bytes(shape, &batch));
     Ok(serde_json::json!({
-        "device": format!("cuda:{number}"), "name": name, "reps": reps, "meta_loss": gradient.meta_loss(),
+        "device": format!("cuda:{number}"), "name": name, "threads": cpu.thread_count(), "reps": reps, "meta_loss": gradient.meta_loss(),
         "step_s": times.step, "device_s": times.device, "episodes_s": times.episodes,
         "tasks_per_s": tasks / times.step, "device_tasks_per_s": tasks / times.device,
         "episodes_tasks_per_s": tasks / times.episodes, "shared_bytes": step.plan().shared_bytes(),
@@ -41,7 +42,7 @@ pub fn measure(number: usize, problem: &Problem<f32>, inner: &InnerLoop, reps: u
 
 /// Refuses.
 #[cfg(not(feature = "cuda"))]
-pub fn measure(number: usize, _: &Problem<f32>, _: &InnerLoop, _: usize) -> Result<Value> {
+pub fn measure(number: usize, _: &Cpu, _: &Problem<f32>, _: &InnerLoop, _: usize) -> Result<Value> {
     Err(crate::cli::device::not_built(number))
 }
 

@@ -59,7 +59,7 @@ pub struct Meta {
     /// Different tokens of an example
     #[arg(long, value_name = "N", default_value_t = 60, requires = "bag")]
     tokens: usize,
-    /// Threads
+    /// Threads; with a GPU those that lay batches out for it
     #[arg(long, value_name = "K", default_value_t = 1)]
     threads: usize,
     /// Where: cpu, or an NVIDIA GPU by its number, as in cuda:0 (f32; a build with CUDA)
@@ -87,7 +87,13 @@ impl Meta {
         if let DeviceArg::Cuda(number) = self.device {
             refuse_on_gpu(self.dtype == DtypeArg::F64, self.path)?;
             let (problem, steps, lr) = self.problem::<f32>()?;
-            let object = gpu::measure(number, &problem, &self.inner(steps, lr), self.reps as usize)?;
+            let object = gpu::measure(
+                number,
+                &cpu()?.threads(self.threads)?,
+                &problem,
+                &self.inner(steps, lr),
+                self.reps as usize,
+            )?;
             let text = if self.json { object.to_string() } else { gpu::text(&object) };
             return writeln!(out, "{text}").map_err(output_error);
         }

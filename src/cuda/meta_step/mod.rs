@@ -5,6 +5,7 @@
 //!
 //! Of an embedding table only the rows that occur are on the device: memory and time do not depend on the vocabulary.
 
+mod entries;
 mod launches;
 mod plan;
 mod room;
@@ -17,6 +18,7 @@ pub use times::{StepTimes, step_bytes};
 
 use super::{Device, Precision};
 use crate::backend::matrix;
+use crate::cpu::Cpu;
 use crate::error::{Error, Result};
 use crate::meta::{
     Adapt, BatchTargets, Engine, InnerLoop, Limits, MetaBatch, MetaGradient, Order, Outcome, Rates, Start, Update,
@@ -24,7 +26,7 @@ use crate::meta::{
 use crate::model::{InputKind, MlpShape, Params};
 use crate::view::MatRef;
 use launches::{Launches, Work};
-use staging::Staging;
+use staging::{Filling, Staging};
 
 /// Computes meta-gradients on a device; owns all memory they need, there and here.
 ///
@@ -36,6 +38,7 @@ pub struct MetaStep<D: Device> {
     staging: Staging<D::Host>,
     /// What is downloaded.
     results: D::Host,
+    cpu: Cpu,
     precision: Precision,
     last: Option<Work>,
     recorded: Option<(Work, D::Graph)>,
@@ -72,7 +75,13 @@ impl<D: Device> MetaStep<D> {
         let staging = Staging::new(&plan, device.alloc_host(plan.uploaded(plan.table[0]))?);
         let results = device.alloc_host(plan.downloaded(Some(plan.table[0])).len())?;
         let (precision, last, recorded) = (Precision::F32, None, None);
-        Ok(Self { plan, memory, staging, results, precision, last, recorded, out_rows: 0, device })
+        Ok(Self { plan, memory, staging, results, cpu: Cpu::new(), precision, last, recorded, out_rows: 0, device })
+    }
+
+    /// Whose threads lay batches out for the device and take results from it; one thread unless said otherwise.
+    pub fn with_host(mut self, cpu: &Cpu) -> Self {
+        self.cpu = cpu.clone();
+        self
     }
 
     /// How the two large products are taken; f32 unless said otherwise.
@@ -125,11 +134,11 @@ impl<D: Device> MetaStep<D> {
         if work.has_gradient() {
             gradient.check(&params.shape, self.plan.limits.row_count(&params.shape).min(batch_nnz(batch)))?;
         }
-        self.staging.fill(&self.plan, params, batch, work.used_rows());
         if work.episodes == 0 {
             self.results.fill(0);
+            self.staging.clear();
         } else {
-            let begun = self.begin(work);
+            let begun = self.begin(params, batch, work);
             // Whatever was begun reads or writes memory of this value.
             self.device.synchronize()?;
             begun?;
@@ -179,12 +188,13 @@ impl<D: Device> MetaStep<D> {
     }
 
     /// Begins the copies and all work between.
-    fn begin(&mut self, work: Work) -> Result<()> {
-        let (src, bytes) = self.staging.upload(&self.plan);
+    fn begin(&mut self, params: &Params<f32>, batch: &MetaBatch<f32>, work: Work) -> Result<()> {
+        let filling = Filling { plan: &self.plan, cpu: &self.cpu, params, batch, used: work.used_rows() };
+        let (device, memory) = (&mut self.device, &mut self.memory);
         // SAFETY: `run` waits before it returns, and nothing touches what is copied before that.
-        unsafe { self.device.upload_async(&mut self.memory, src, bytes)? };
+        self.staging.fill(&filling, |host, range| unsafe { device.upload_async(memory, host, range) })?;
         self.compute(work)?;
-        let rows = if self.plan.shape.kind == InputKind::Bag { self.staging.rows.len() } else { self.plan.table[0] };
+        let rows = if self.plan.shape.kind == InputKind::Bag { self.staging.rows().len() } else { self.plan.table[0] };
         let range = self.plan.downloaded(work.has_gradient().then_some(rows));
         // SAFETY: as above.
         unsafe { self.device.download_async(&self.memory, range, &mut self.results) }
@@ -226,10 +236,10 @@ impl<D: Device> MetaStep<D> {
             gradient.bias.copy_from_slice(&mean[..h]);
             gradient.head.copy_from_slice(&mean[h..]);
             let bag = self.plan.shape.kind == InputKind::Bag;
-            let len = if bag { self.staging.rows.len() * h } else { self.plan.shape.first_len() };
-            gradient.first[..len].copy_from_slice(&self.result(spans.dfirst)[..len]);
+            let len = if bag { self.staging.rows().len() * h } else { self.plan.shape.first_len() };
+            self.cpu.copy(&self.result(spans.dfirst)[..len], &mut gradient.first[..len]);
             gradient.rows.clear();
-            gradient.rows.extend_from_slice(&self.staging.rows);
+            gradient.rows.extend_from_slice(self.staging.rows());
         }
         let flags = &self.result::<u32>(spans.finite)[..t];
         // An evaluation has no row that could be other than finite.
