@@ -25,18 +25,19 @@ template <class T> DEVICE T larger(T a, T b) { return a > b ? a : b; }
 // The 32-bit address of shared memory that the instructions below take.
 DEVICE u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 
-// Sum and maximum over a warp, the same bits in every lane: halves are exchanged, so both partners add the same two
-// numbers, and addition commutes.
-DEVICE float warp_sum(float x) {
+// Sum and maximum over LANES neighbouring lanes (a power of 2; all lanes of the warp take part), the same bits in each: halves are
+// exchanged, so both partners add the same two numbers, and addition commutes.
+template <int LANES> DEVICE float lanes_sum(float x) {
     #pragma unroll
-    for (int d = 16; d > 0; d /= 2) x += __shfl_xor_sync(FULL, x, d);
+    for (int d = LANES / 2; d > 0; d /= 2) x += __shfl_xor_sync(FULL, x, d);
     return x;
 }
-DEVICE float warp_max(float x) {
+template <int LANES> DEVICE float lanes_max(float x) {
     #pragma unroll
-    for (int d = 16; d > 0; d /= 2) x = fmaxf(x, __shfl_xor_sync(FULL, x, d));
+    for (int d = LANES / 2; d > 0; d /= 2) x = fmaxf(x, __shfl_xor_sync(FULL, x, d));
     return x;
 }
+DEVICE float warp_sum(float x) { return lanes_sum<WARP>(x); }
 
 // bf16 and f16 as bits.
 DEVICE float bf16_to_f32(u16 x) { return __uint_as_float((u32)x << 16); }

@@ -153,6 +153,11 @@ fn check(mut simulator: Simulator) {
     for (turn, inner) in algorithms(1, 0.05).iter().enumerate() {
         one(&wide, inner, turn);
     }
+    // More classes than a few lanes take, rows of Z that begin at multiples of 16 bytes.
+    let classes = problem(204, InputKind::Dense, &[12, 132, 10], [2, 18, 13]);
+    for inner in algorithms(2, 0.05) {
+        one(&classes, &inner, 0);
+    }
     // Several parts of the first layer's gradient, several groups of episodes.
     let many = problem(201, InputKind::Dense, &[6, 5, 3], [66, 5, 5]);
     for (turn, inner) in algorithms(1, 0.05).iter().enumerate() {

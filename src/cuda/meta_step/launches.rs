@@ -230,11 +230,12 @@ impl Launches<'_> {
     /// dW1 = eps^T X' + u^T X over the mean, in parts of some rows where there are many.
     fn first_gradient<D: Device>(&self, device: &mut D) -> Result<()> {
         let (base, spans, shape) = (self.base, &self.plan.spans, &self.plan.shape);
-        let (used, each) = (self.work.used_rows(), self.plan.part_rows);
+        let used = self.work.used_rows();
+        // Equal parts, so that none is alone on the device for long: what is left over is less than a row for each of them.
+        let whole = used.len().div_ceil(self.plan.part_rows).max(1);
+        let (each, left) = (used.len() / whole, used.len() % whole);
         let (h, d, mean) = (shape.hidden(), shape.input, 1.0 / self.work.episodes as f32);
-        let (whole, left) = (used.len() / each, used.len() % each);
-        // Whole ones, then what is left; a product of no rows where there are none.
-        let last = usize::from(left > 0 || whole == 0);
+        let last = usize::from(left > 0);
         let parts = whole + last;
         let dst = if parts > 1 { spans.parts.at(base) } else { spans.dfirst.at(base) };
         // The products of `batch` parts of k rows each, behind `before` parts.

@@ -29,28 +29,29 @@ const LEAST_PART: usize = 128;
 /// Lanes of a warp.
 const WARP: u128 = 32;
 
-/// A row stride that is odd, so that a column's elements lie in different banks of shared memory.
-fn odd(n: usize) -> usize {
-    n | 1
+/// From one row to the next in an episode's shared memory: `stride` in `kernels/product.cuh`.
+fn stride(n: usize) -> u128 {
+    4 * (n.div_ceil(4) as u128 | 1)
 }
 
-/// Numbers in the shared memory of an episode of the largest size: the pieces of `Memory` in `kernels/episode.cu`.
-/// In a type that sizes below 2^31 cannot overflow.
+/// Numbers in the shared memory of an episode of the largest size: the pieces of `Memory` in `kernels/episode.cu`, behind the
+/// layers' table. In a type that sizes below 2^31 cannot overflow.
 pub(super) fn episode_len(shape: &MlpShape, limits: &Limits) -> u128 {
     let (n, m, saved) = (limits.support as u128, limits.query as u128, limits.inner.saved_steps as u128);
-    let frozen = limits.inner.last_layer && shape.layers() > 1;
-    let stride = |l: usize| odd(shape.widths[l]) as u128;
-    let layers = shape.layers();
-    let (first, last) = (stride(0), stride(layers - 1));
-    let hidden = (0..layers - 1).map(stride).sum::<u128>();
-    // The gradients of layers 2 to L; without a head, of layer 1.
-    let upper = if layers > 1 { (1..layers).map(stride).sum() } else { first };
-    let head = (1..layers).map(|l| shape.widths[l] as u128 * (stride(l - 1) + 1)).sum::<u128>();
+    let (layers, widths) = (shape.layers(), &shape.widths);
+    let frozen = limits.inner.last_layer && layers > 1;
+    let (first, last) = (stride(widths[0]), stride(widths[layers - 1]));
+    let all = widths.iter().map(|&width| stride(width)).sum::<u128>();
+    // The layers whose gradients are kept: 2 to L, or without a head the first.
+    let upper = if layers > 1 { all - first } else { all };
+    let whole4 = |n: u128| n.next_multiple_of(4);
+    let head = (1..layers).map(|l| widths[l] as u128 * stride(widths[l - 1]) + whole4(widths[l] as u128)).sum::<u128>();
     let (slots, act_slots) = (saved.max(1), if frozen { 1 } else { saved.max(1) });
-    let gram = if frozen { 0 } else { n * (n | 1) + n * first };
-    let steps = act_slots * n * hidden + slots * n * (last + upper);
-    let scratch = (m * (hidden + last)).max(n * (first + hidden + upper));
-    gram + steps + (saved + 2) * head + m.max(WARP) + scratch
+    let gram = if frozen { 0 } else { (n + m) * stride(limits.support) + n * first };
+    let steps = act_slots * n * (all - last) + slots * n * (last + upper);
+    let scratch = (m * all).max(n * (first + all - last + upper));
+    let tables = 4 * (layers as u128 + 1) + 16;
+    tables + gram + steps + (slots + 3) * head + whole4(m.max(WARP)) + scratch
 }
 
 /// Numbers that a batch of the largest size takes where its episodes do not fit shared memory.
@@ -71,10 +72,10 @@ fn gram_ld(limits: &Limits) -> usize {
 }
 
 /// Rows of a part of the first layer's gradient, a product whose sums are long and whose result is small: parts are made side by
-/// side, then added up in their order. The last part may have fewer.
+/// side, then added up in their order. No part of a batch has more.
 fn part_rows([h, d]: [usize; 2], rows: usize) -> usize {
     let tiles = h.div_ceil(128) * d.div_ceil(128);
-    rows.div_ceil(GRADIENT_BLOCKS.div_ceil(tiles.max(1))).max(LEAST_PART)
+    rows.div_ceil((GRADIENT_BLOCKS / tiles.max(1)).max(1)).max(LEAST_PART)
 }
 
 /// Where everything lies: first what is uploaded, then what only the device sees, last what is downloaded.
@@ -123,7 +124,7 @@ pub struct StepPlan {
     pub(super) spans: Spans,
     /// Rows and columns of the first layer's weights; of an embedding table the rows that occur at most.
     pub(super) table: [usize; 2],
-    /// Rows of a part of the first layer's gradient.
+    /// Rows of a part of the first layer's gradient, at most.
     pub(super) part_rows: usize,
     /// Whether an episode fits a block's shared memory.
     pub(super) shared: bool,
@@ -157,7 +158,11 @@ impl StepPlan {
         let steps_len = if shared { episode_len(shape, &limits) } else { batch_len(shape, &limits) };
         let rows = limits.episodes.saturating_mul(limits.support + limits.query);
         let part_rows = part_rows(table, rows);
-        let parts = if shape.kind == InputKind::Dense { rows.div_ceil(part_rows) } else { 0 };
+        // One more for what is left over.
+        let parts = match (shape.kind, rows.div_ceil(part_rows)) {
+            (InputKind::Dense, parts) if parts > 1 => parts + 1,
+            _ => 0,
+        };
         let (spans, numbers) = spans(shape, &limits, table, parts, if shared { 0 } else { steps_len });
         if numbers > MOST as u128 {
             return too_large(4 * numbers);
@@ -269,7 +274,7 @@ mod tests {
         let limits = Limits { episodes: 1, support: 25, query: 75, inner, ..Limits::default() };
         let len = episode_len(&shape, &limits);
         assert!(len * 4 < 227 * 1024, "{} bytes", len * 4);
-        assert_eq!(len * 4, 143_600);
+        assert_eq!(len * 4, 167_392);
     }
 
     #[test]
