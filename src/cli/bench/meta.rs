@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::gpu;
+use super::meta_gpu;
 use super::problem::{Problem, Sizes};
 use super::timing::{Times, peak_gflops};
 use crate::case::Case;
@@ -87,14 +87,14 @@ impl Meta {
         if let DeviceArg::Cuda(number) = self.device {
             refuse_on_gpu(self.dtype == DtypeArg::F64, self.path)?;
             let (problem, steps, lr) = self.problem::<f32>()?;
-            let object = gpu::measure(
+            let object = meta_gpu::measure(
                 number,
                 &cpu()?.threads(self.threads)?,
                 &problem,
                 &self.inner(steps, lr),
                 self.reps as usize,
             )?;
-            let text = if self.json { object.to_string() } else { gpu::text(&object) };
+            let text = if self.json { object.to_string() } else { meta_gpu::text(&object) };
             return writeln!(out, "{text}").map_err(output_error);
         }
         match self.dtype {

@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod gemm;
-mod gpu;
 mod kernels;
 mod meta;
+mod meta_gpu;
 mod problem;
 mod timing;
 
