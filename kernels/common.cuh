@@ -46,6 +46,8 @@ DEVICE u16 f32_to_bf16(float x) {
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y) : "f"(x));
     return y;
 }
+// One number twice, as a register of a tensor core's operand has two.
+DEVICE u32 bf16_pair(float x) { return f32_to_bf16(x) * 0x10001u; }
 DEVICE float f16_to_f32(u16 x) {
     float y;
     asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x));
@@ -65,3 +67,9 @@ DEVICE void copy16(u32 dst, const void* src, u32 valid) {
 }
 DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> DEVICE void wait_copies() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+
+// d += A B by a warp's tensor cores (9.7.14.5): 16 x 8 numbers of d, four a lane; `a` are the registers of A.
+#define MMA(SHAPE_AND_TYPES, d, a, b0, b1)                                                                                \
+    asm volatile("mma.sync.aligned." SHAPE_AND_TYPES " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"             \
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                         \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))

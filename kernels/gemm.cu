@@ -111,11 +111,6 @@ template <bool TRANS> DEVICE void ldmatrix4(u32 (&r)[4], u32 address) {
                      : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
 }
 
-#define MMA(SHAPE_AND_TYPES, d, a, b0, b1)                                                                                \
-    asm volatile("mma.sync.aligned." SHAPE_AND_TYPES " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"             \
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                         \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
-
 // Types of operands: how a warp multiplies its (16 MI) x (8 NI) part of a slice that begins at rows `i` of A, `j` of B.
 struct Bf16 { using T = u16; static constexpr int DEPTH = 32; };
 struct F16 { using T = u16; static constexpr int DEPTH = 32; };

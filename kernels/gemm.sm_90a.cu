@@ -9,15 +9,11 @@
 // Copies are writes by the generic proxy, wgmma reads by the asynchronous one: each thread's copies have landed, then its
 // fence.proxy.async, then the barrier, then anyone's wgmma (the order that 9.7.15.5 and the memory model's 8.8 ask for).
 #include "gemm.cuh"
+#include "wgmma.cuh"
 
 constexpr int TILE = 128, DEPTH = 64, STAGES = 3, THREADS = 256;
-// Bytes of an operand's slice, and of a swizzle's pattern, to which slices are aligned.
-constexpr u32 SLICE = TILE * DEPTH * 2, PATTERN = 1024;
-
-DEVICE void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-DEVICE void warpgroup_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-DEVICE void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int N> DEVICE void wait_products() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
+// Bytes of an operand's slice.
+constexpr u32 SLICE = TILE * DEPTH * 2;
 
 // One operand's slice in the canonical layout of 128-byte swizzling (9.7.15.5.1.2): lines of 128 bytes, in each of which the
 // 16-byte chunk c lies at place c ^ (line % 8).
@@ -39,35 +35,24 @@ template <bool K_MAJOR> struct Swizzled {
         }
     }
 
-    // The descriptor (9.7.15.5.1.2.2) of the numbers at p .. p + 15 of all rows from `row`, a multiple of 64, on. Eight lines are
-    // 1024 bytes, the stride; the leading offset, from 64 rows to the next 64, counts in the row-major form alone.
+    // The descriptor of the numbers at p .. p + 15 of all rows from `row`, a multiple of 64, on. The leading offset, from 64 rows
+    // to the next 64, counts in the row-major form alone.
     static DEVICE u64 descriptor(u32 slice, int row, int p) {
         u32 at = slice + (K_MAJOR ? row * 128 + p * 2 : row / 64 * (DEPTH * 128) + p * 128);
-        u64 leading = K_MAJOR ? 1 : DEPTH * 128 / 16, stride = PATTERN / 16;
-        return (u64)(at / 16 & 0x3fff) | leading << 16 | stride << 32 | (u64)1 << 62;
+        return swizzled(at, K_MAJOR ? 16 : DEPTH * 128);
     }
 };
 
-// d += A B for 64 x 128 accumulators of a warpgroup; KA, KB: the operand is k-major. Warp w has rows 16 w .. 16 w + 15; lane
-// 4 g + t has, in d[4 j ..], columns 8 j + 2 t, 8 j + 2 t + 1 of row g, then of row g + 8.
-#define FOUR(D, I) "+f"(D[I]), "+f"(D[I + 1]), "+f"(D[I + 2]), "+f"(D[I + 3])
-#define SIXTEEN(D, I) FOUR(D, I), FOUR(D, I + 4), FOUR(D, I + 8), FOUR(D, I + 12)
-#define WGMMA(TYPE)                                                                                                       \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"                                                               \
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPE "." TYPE " "                                         \
-                 "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                \
-                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                       \
-                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "                       \
-                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "                      \
-                 "%64, %65, p, 1, 1, %66, %67;\n}\n"                                                                      \
-                 : SIXTEEN(d, 0), SIXTEEN(d, 16), SIXTEEN(d, 32), SIXTEEN(d, 48)                                          \
-                 : "l"(a), "l"(b), "n"(!KA), "n"(!KB)                                                                     \
-                 : "memory")
+// KA, KB: the operand is k-major.
 struct Bf16 {
-    template <bool KA, bool KB> static DEVICE void multiply(float (&d)[64], u64 a, u64 b) { WGMMA("bf16"); }
+    template <bool KA, bool KB> static DEVICE void multiply(float (&d)[64], u64 a, u64 b) {
+        WGMMA("m64n128k16.f32.bf16.bf16", ", %66, %67", "l"(a), "l"(b), "n"(!KA), "n"(!KB));
+    }
 };
 struct F16 {
-    template <bool KA, bool KB> static DEVICE void multiply(float (&d)[64], u64 a, u64 b) { WGMMA("f16"); }
+    template <bool KA, bool KB> static DEVICE void multiply(float (&d)[64], u64 a, u64 b) {
+        WGMMA("m64n128k16.f32.f16.f16", ", %66, %67", "l"(a), "l"(b), "n"(!KA), "n"(!KB));
+    }
 };
 
 template <class Kind, bool KA, bool KB>
