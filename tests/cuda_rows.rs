@@ -11,9 +11,9 @@ use support::check_device as check;
 use support::simulator::simulators;
 
 /// The files whose kernels are tried here, and those that have a test file of their own: `tests/cuda_gemm.rs`,
-/// `tests/cuda_grouped.rs`, `tests/cuda_meta_step.rs` and `tests/cuda_train.rs`.
+/// `tests/cuda_grouped.rs`, `tests/cuda_meta_step.rs` and `tests/cuda_bench.rs`.
 const HERE: [&str; 6] = ["activation", "bag", "gram", "reduce", "softmax_xent", "update"];
-const ELSEWHERE: [&str; 5] = ["gemm", "gemm.sm_90a", "grouped", "episode", "peak"];
+const ELSEWHERE: [&str; 6] = ["gemm", "gemm.sm_90a", "grouped", "episode", "peak", "peak.sm_90a"];
 
 /// Element-wise operations: every `stride`-th case, and one that all blocks of a launch walk over more than once.
 fn elements<D: Device>(device: &mut D, stride: usize) {

@@ -1,5 +1,5 @@
-//! A whole training run whose meta-steps are a device's: the one outer loop, its losses those of the CPU; and the
-//! measurements that `metaglot bench meta --device` prints. On the interpreter.
+//! A whole training run whose meta-steps are a device's: the one outer loop, its losses those of the CPU. On the
+//! interpreter.
 #![cfg(feature = "cuda")]
 
 #[path = "support/datasets.rs"]
@@ -8,16 +8,14 @@ mod support;
 
 use datasets::{Made, texts};
 use metaglot::cpu::Cpu;
-use metaglot::cuda::{MetaStep, PeakSizes, Peaks, StepTimes, step_bytes};
+use metaglot::cuda::MetaStep;
 use metaglot::dataset::Kind;
 use metaglot::episode::{EpisodeSource, LabelledSource, LabelledSpec, Split, SplitConfig};
-use metaglot::meta::{Limits, MetaGradient, maml};
 use metaglot::model::{InputKind, MlpShape};
 use metaglot::optim::{Rule, Schedule};
 use metaglot::train::{Algorithm, Control, Ending, Event, Report, TrainConfig, Trainer};
 use metaglot::{Purpose, Rng};
-use support::simulator::{Simulator, simulators};
-use support::{LossKind, Problem, shape};
+use support::simulator::simulators;
 
 const VOCABULARY: usize = 40;
 
@@ -96,42 +94,4 @@ fn a_training_run_has_the_losses_of_the_cpu() {
         }
         assert!(found[2].train_loss < found[0].train_loss, "{arch} {algorithm:?}: it learns: {found:?}");
     }
-}
-
-#[test]
-fn peaks_are_measured_and_their_kernels_checked() {
-    for mut simulator in simulators() {
-        let sizes = PeakSizes { blocks: 2, steps: 5, bytes: 4096 };
-        let peaks = Peaks::measure(&mut simulator, sizes).unwrap();
-        assert!(peaks.operations > 0.0 && peaks.bytes > 0.0, "{peaks:?}");
-        simulator.assert_all_launched(&["peak"]);
-    }
-    // A sum with wrong signs; a copy that stores nothing.
-    let edits: [fn(&str) -> String; 2] =
-        [|ptx| ptx.replace("add.f32", "sub.f32"), |ptx| ptx.replace("st.global.v4", "// st.global.v4")];
-    for edit in edits {
-        let mut broken = Simulator::with_edit("sm_80", edit);
-        let error =
-            Peaks::measure(&mut broken, PeakSizes { blocks: 2, steps: 5, bytes: 4096 }).unwrap_err().to_string();
-        assert!(error.contains("wanted") || error.contains("differs"), "{error}");
-    }
-}
-
-#[test]
-fn a_meta_step_is_timed() {
-    let p = Problem::random(3, shape(InputKind::Dense, &[10, 9, 4]), LossKind::Classes, 2, 5, 6);
-    let (params, inner) = (p.params::<f32>(), maml::inner_loop(1, 0.1));
-    p.with_batch::<f32, _>(|batch| {
-        let limits = Limits::of(batch, &inner);
-        let mut gradient = MetaGradient::new(&p.shape, &limits);
-        let mut step = MetaStep::new(Simulator::new("sm_80"), &p.shape, limits).unwrap();
-        assert_eq!(step.repeat(1, false).unwrap_err().code(), 3, "no batch was run");
-        let times = StepTimes::measure(&mut step, &params, batch, &inner, &mut gradient, 2).unwrap();
-        assert!([times.step, times.device, times.episodes].iter().all(|&t| t > 0.0), "{times:?}");
-        assert!(gradient.is_finite());
-        // 22 rows of 10 inputs twice, 9 x 10 weights twice, 22 x 9 four times, 2 x 5 x 11 twice, in f32.
-        assert_eq!(step_bytes(&p.shape, batch), 4 * (2 * 220 + 2 * 90 + 4 * 198 + 2 * 110));
-        // 4 whole steps and 4 repeated, of 6 launches; 4 of the episode kernel alone.
-        assert_eq!(step.device().counts.launches, 8 * 6 + 4);
-    });
 }

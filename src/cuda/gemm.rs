@@ -1,6 +1,7 @@
 //! Matrix products on a device: which kernel of `kernels/gemm.cu` or `kernels/gemm.sm_90a.cu` runs, on how many blocks.
 
 use super::{Arch, Args, Device, Launch};
+use crate::dtype::Dtype;
 use crate::{Error, Result};
 
 /// Which operand is stored transposed.
@@ -30,6 +31,25 @@ pub enum Precision {
 impl Precision {
     /// All of them.
     pub const ALL: [Precision; 4] = [Precision::F32, Precision::Tf32x3, Precision::Bf16, Precision::F16];
+
+    /// `f32`, `tf32x3`, `bf16` or `f16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Tf32x3 => "tf32x3",
+            Precision::Bf16 => "bf16",
+            Precision::F16 => "f16",
+        }
+    }
+
+    /// How A and B are stored.
+    pub fn dtype(self) -> Dtype {
+        match self {
+            Precision::F32 | Precision::Tf32x3 => Dtype::F32,
+            Precision::Bf16 => Dtype::Bf16,
+            Precision::F16 => Dtype::F16,
+        }
+    }
 
     /// Bytes of an element of A and B.
     pub fn bytes(self) -> usize {

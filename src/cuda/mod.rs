@@ -15,6 +15,7 @@ mod layout;
 mod meta_step;
 mod module;
 mod peaks;
+mod random_product;
 pub mod rows;
 
 pub use arch::Arch;
@@ -27,3 +28,4 @@ pub use layout::{Layout, Span};
 pub use meta_step::{MetaStep, StepPlan, StepTimes, step_bytes};
 pub use module::{Image, Resources, images, nvrtc_version};
 pub use peaks::{PeakSizes, Peaks};
+pub use random_product::RandomProduct;
