@@ -94,8 +94,9 @@ fn products_and_kernels_are_reported() {
         assert!(number(product, "median_s") > 0.0, "{product}");
     }
     for dtype in ["f32", "f16", "bf16"] {
-        let product = &objects(&format!("gemm --shapes 5,40,3 --forms nn --dtype {dtype} --reps 1 --json"))[0];
-        assert_eq!(product["dtype"], dtype);
+        let arguments = format!("gemm --shapes 5,40,3 --forms nn --dtype {dtype} --device cpu --reps 1 --json");
+        let product = &objects(&arguments)[0];
+        assert_eq!((&product["dtype"], number(product, "threads")), (&dtype.into(), 1.0), "{product}");
     }
 }
 
@@ -116,6 +117,8 @@ fn arguments_that_do_not_fit_are_refused() {
         "gemm --shapes 3,4,0",
         "gemm --forms tt",
         "gemm --dtype f64",
+        "gemm --dtype tf32x3",
+        "gemm --threads 0",
     ];
     for arguments in refused {
         let output = bench(arguments);

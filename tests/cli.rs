@@ -201,14 +201,18 @@ fn a_gpu_that_is_not_there_is_one_line() {
     assert!(metaglot(folder, &["case", "case", "--dims", "7,9,3"]).status.success());
     let grad = ["grad", "case", "--out", "out", "--device", "cuda:999", "--algorithm"];
     let bench = ["bench", "meta", "--reps", "1", "--device", "cuda:999"];
+    let gemm = ["bench", "gemm", "--shapes", "3,4,5", "--device", "cuda:999"];
     let not_there = "metaglot: cuda:999: ";
-    let cases: [(&[&str], &[&str], &str); 6] = [
+    let cases: [(&[&str], &[&str], &str); 9] = [
         (&grad, &["maml"], not_there),
         (&grad, &["hvp"], "metaglot: hvp: only the CPU has it"),
         (&grad, &["maml", "--dtype", "f64"], "metaglot: --dtype: GPUs compute in f32"),
         (&grad, &["maml", "--path", "dense"], "metaglot: --path: GPUs compute in Gram space"),
         (&bench, &[], not_there),
         (&bench, &["--dtype", "f64"], "metaglot: --dtype: GPUs compute in f32"),
+        (&gemm, &[], not_there),
+        (&gemm, &["--dtype", "tf32x3", "--json"], not_there),
+        (&gemm, &["--threads", "1"], "metaglot: --threads: a GPU computes one product at a time"),
     ];
     for (arguments, more, wanted) in cases {
         let output = metaglot(folder, &[arguments, more].concat());
@@ -217,11 +221,15 @@ fn a_gpu_that_is_not_there_is_one_line() {
         assert!(said.starts_with(wanted) && said.lines().count() == 1, "{arguments:?} {more:?}: {said}");
         assert!(output.stdout.is_empty() && !folder.join("out").exists(), "{arguments:?} {more:?}");
     }
-    let output = metaglot(folder, &["bench", "meta", "--device", "gpu"]);
-    assert!(stderr(&output).contains("wanted cpu or, say, cuda:0"), "{}", stderr(&output));
+    for what in ["meta", "gemm"] {
+        let output = metaglot(folder, &["bench", what, "--device", "gpu"]);
+        assert!(stderr(&output).contains("wanted cpu or, say, cuda:0"), "{what}: {}", stderr(&output));
+    }
     if cfg!(not(feature = "cuda")) {
-        let said = stderr(&metaglot(folder, &[&grad[..], &["maml"]].concat()));
-        assert!(said.contains("built without CUDA; `cargo build --release --features cuda` has it"), "{said}");
+        for arguments in [[&grad[..], &["maml"]].concat(), gemm.to_vec()] {
+            let said = stderr(&metaglot(folder, &arguments));
+            assert!(said.contains("built without CUDA; `cargo build --release --features cuda` has it"), "{said}");
+        }
     }
 }
 

@@ -6,8 +6,11 @@ use std::io::Write;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+#[cfg(feature = "cuda")]
+use super::gemm_gpu;
 use super::timing::{Times, peak_gflops};
 use crate::backend::{self, Finish, Lane};
+use crate::cli::device::DeviceArg;
 use crate::cli::{cpu, output_error};
 use crate::cpu::{Cpu, StoredElement};
 use crate::error::{Error, Result};
@@ -21,33 +24,37 @@ pub struct Gemm {
     /// Shapes, each m,n,k
     #[arg(long, value_name = "M,N,K;...", value_delimiter = ';', value_parser = shape,
         default_value = "25,64,64;75,128,256;100,512,512;256,2048,1024;25,5,128;512,512,512")]
-    shapes: Vec<[usize; 3]>,
+    pub(super) shapes: Vec<[usize; 3]>,
     /// Which operands are read transposed
     #[arg(long, value_enum, value_delimiter = ',', default_value = "nn,nt,tn")]
-    forms: Vec<Form>,
-    /// How both operands are stored
+    pub(super) forms: Vec<Form>,
+    /// How both operands are stored and multiplied
     #[arg(long, value_enum, default_value = "f32")]
-    dtype: Stored,
-    /// Threads; each computes products of its own, as the tasks of a meta-batch do
-    #[arg(long, value_name = "K", default_value_t = 1)]
-    threads: usize,
+    pub(super) dtype: Stored,
+    /// Threads, 1 unless given; each computes products of its own, as the tasks of a meta-batch do; not for a GPU
+    #[arg(long, value_name = "K")]
+    threads: Option<usize>,
+    /// Where: cpu, or an NVIDIA GPU by its number, as in cuda:0 (a build with CUDA); there one product runs over and over,
+    /// so small ones read from caches and take no less than a launch
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    device: DeviceArg,
     /// Timed repetitions of a loop of about 5 ms
     #[arg(long, value_name = "R", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
-    reps: u32,
+    pub(super) reps: u32,
     /// One JSON object a line instead of text
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
+pub(super) enum Form {
     Nn,
     Nt,
     Tn,
 }
 
 impl Form {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Form::Nn => "nn",
             Form::Nt => "nt",
@@ -65,10 +72,12 @@ impl Form {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Stored {
+pub(super) enum Stored {
     F32,
     F16,
     Bf16,
+    /// f32, on a GPU's tensor cores: each number as two of tf32
+    Tf32x3,
 }
 
 /// `m,n,k`, each from 1 to 65536.
@@ -129,13 +138,23 @@ impl<S: StoredElement<f32>> Product<S> {
 
 impl Gemm {
     pub(super) fn run(&self, out: &mut dyn Write) -> Result<()> {
-        let cpu = cpu()?.threads(self.threads)?;
+        if let DeviceArg::Cuda(number) = self.device {
+            if self.threads.is_some() {
+                return Err(Error::config("--threads", "a GPU computes one product at a time, on all of it"));
+            }
+            #[cfg(feature = "cuda")]
+            return gemm_gpu::run(number, self, out);
+            #[cfg(not(feature = "cuda"))]
+            return Err(crate::cli::device::not_built(number));
+        }
+        let cpu = cpu()?.threads(self.threads.unwrap_or(1))?;
         for &shape in &self.shapes {
             for &form in &self.forms {
                 match self.dtype {
                     Stored::F32 => self.measure::<f32>(&cpu, form, shape, out)?,
                     Stored::F16 => self.measure::<f16>(&cpu, form, shape, out)?,
                     Stored::Bf16 => self.measure::<bf16>(&cpu, form, shape, out)?,
+                    Stored::Tf32x3 => return Err(Error::config("--dtype", "tf32x3: only GPUs have it")),
                 }
             }
         }
@@ -149,12 +168,12 @@ impl Gemm {
         shape: [usize; 3],
         out: &mut dyn Write,
     ) -> Result<()> {
-        let [m, n, k] = shape;
-        let mut products: Vec<Product<S>> = (0..self.threads).map(|_| Product::new(cpu, form, shape)).collect();
+        let ([m, n, k], threads) = (shape, cpu.thread_count());
+        let mut products: Vec<Product<S>> = (0..threads).map(|_| Product::new(cpu, form, shape)).collect();
         let operations = 2 * (m * n * k) as u64;
         let peak = peak_gflops::<f32>(cpu);
         // Each thread repeats its own product as often as about 5 ms take: a hand-over between threads costs microseconds.
-        let calls = (5e-3 * 0.5 * peak * 1e9 / self.threads as f64 / operations as f64).clamp(1.0, 1e6) as usize;
+        let calls = (5e-3 * 0.5 * peak * 1e9 / threads as f64 / operations as f64).clamp(1.0, 1e6) as usize;
         let times = cpu.install(|| {
             Times::of(self.reps as usize, || {
                 let mut results: Vec<(&mut Product<S>, Result<()>)> =
@@ -167,13 +186,13 @@ impl Gemm {
         })?;
         products.iter().try_for_each(Product::<S>::check)?;
         let seconds = [times.median(), times.min(), times.max()].map(|t| t / calls as f64);
-        let gflops = (operations * self.threads as u64) as f64 / seconds[0] / 1e9;
+        let gflops = (operations * threads as u64) as f64 / seconds[0] / 1e9;
         let (form, isa, dtype) = (form.name(), cpu.isa().name(), S::STORED.name());
         let line = if self.json {
             json!({
                 "form": form, "m": m, "n": n, "k": k, "median_s": seconds[0], "min_s": seconds[1], "max_s": seconds[2],
                 "reps": self.reps, "operations": operations, "gflops": gflops, "peak_gflops": peak,
-                "peak_fraction": gflops / peak, "threads": self.threads, "isa": isa, "dtype": dtype,
+                "peak_fraction": gflops / peak, "threads": threads, "isa": isa, "dtype": dtype,
             })
             .to_string()
         } else {

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod gemm;
+#[cfg(feature = "cuda")]
+mod gemm_gpu;
 mod kernels;
 mod meta;
 mod meta_gpu;
@@ -16,10 +18,12 @@ use crate::Result;
 
 const EXAMPLE: &str = "\
 Peaks are measured in the same run: a loop of fused multiply-adds in registers, and a copy of memory, on as many threads.
+On a GPU products are compared with multiply-adds in registers, or with the fastest instruction of its tensor cores.
 
 Example:
   metaglot bench meta --input 256 --hidden 128 --classes 5 --support 25 --query 75 --tasks 32 --steps 5 --threads 1 --json
   metaglot bench gemm --shapes '25,64,64;512,512,512' --forms nn,nt,tn --threads 1
+  metaglot bench gemm --device cuda:0 --dtype bf16 --shapes 4096,4096,4096
   metaglot bench kernels --json";
 
 /// Time a meta-step, products or other kernels beside the peak of the same machine.

@@ -29,16 +29,21 @@ impl Times {
     /// Times loops of calls, each loop about `seconds` long: for calls shorter than the clock resolves. A time is that of
     /// one call.
     pub fn of_short(reps: usize, seconds: f64, mut f: impl FnMut() -> Result<()>) -> Result<Self> {
-        let mut calls = 1u32;
+        Self::of_loops(reps, seconds, |calls| (0..calls).try_for_each(|_| f()))
+    }
+
+    /// The same of a loop that is given how many calls to make.
+    pub fn of_loops(reps: usize, seconds: f64, mut f: impl FnMut(u32) -> Result<()>) -> Result<Self> {
+        let mut calls = 1;
         loop {
             let start = Instant::now();
-            (0..calls).try_for_each(|_| f())?;
+            f(calls)?;
             if start.elapsed().as_secs_f64() >= seconds || calls >= 1 << 24 {
                 break;
             }
             calls *= 2;
         }
-        let times = Self::of(reps, || (0..calls).try_for_each(|_| f()))?;
+        let times = Self::of(reps, || f(calls))?;
         Ok(Self(times.0.into_iter().map(|t| t / f64::from(calls)).collect()))
     }
 
