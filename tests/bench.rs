@@ -101,6 +101,29 @@ fn products_and_kernels_are_reported() {
 }
 
 #[test]
+fn products_on_a_gpu_are_reported_with_every_key() {
+    for dtype in ["f32", "tf32x3", "bf16", "f16"] {
+        let arguments = format!("gemm --device cuda:0 --dtype {dtype} --shapes 64,48,32 --forms nt --reps 1 --json");
+        let output = bench(&arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if said.starts_with("metaglot: cuda:0: ") {
+            eprintln!("skipped: {said}");
+            return;
+        }
+        let found = &objects(&arguments)[0];
+        let names = ["device", "form", "precision", "kernel"].map(|key| found[key].as_str().unwrap());
+        assert_eq!(names, ["cuda:0", "nt", dtype, &format!("{dtype}_gemm_nt_64x64")], "{found}");
+        assert_eq!(found["dtype"], if dtype == "tf32x3" { "f32" } else { dtype }, "{found}");
+        assert!(found["name"].is_string() && number(found, "peak_gflops") > 0.0, "{found}");
+        let [min, median, max] = ["min_s", "median_s", "max_s"].map(|key| number(found, key));
+        assert!(0.0 < min && min <= median && median <= max, "{found}");
+        let wanted = number(found, "operations") / median / 1e9;
+        assert!((number(found, "gflops") - wanted).abs() < 1e-9 * wanted, "{found}");
+        assert!((0.0..1.2).contains(&number(found, "peak_fraction")), "{found}");
+    }
+}
+
+#[test]
 fn arguments_that_do_not_fit_are_refused() {
     let refused = [
         "meta --order 3",

@@ -49,9 +49,9 @@ impl Peaks {
 }
 
 impl Precision {
-    /// Operations a second, two for a multiply-add, that products of this precision can reach on the device: those of the
-    /// fastest instruction there is for them. A product as `tf32x3` takes three of tf32, so its peak is a third of tf32's.
-    /// Measures this unit alone.
+    /// Operations a second, two for a multiply-add, that products of this precision can reach on the device: those of
+    /// multiply-adds in f32, or of the faster of `mma.sync` and, on `sm_90a`, `wgmma`. A product as `tf32x3` takes three of
+    /// tf32, so its peak is a third of tf32's. Measures this unit alone.
     ///
     /// # Errors
     /// As [`Peaks::measure`].

@@ -18,7 +18,7 @@ use crate::Result;
 
 const EXAMPLE: &str = "\
 Peaks are measured in the same run: a loop of fused multiply-adds in registers, and a copy of memory, on as many threads.
-On a GPU products are compared with multiply-adds in registers, or with the fastest instruction of its tensor cores.
+On a GPU products are compared with multiply-adds in registers, or with mma.sync or wgmma, whichever is the faster there.
 
 Example:
   metaglot bench meta --input 256 --hidden 128 --classes 5 --support 25 --query 75 --tasks 32 --steps 5 --threads 1 --json
