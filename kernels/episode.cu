@@ -352,7 +352,7 @@ struct Episode {
 // Block t is episode t: rows support_rows[t] .. support_rows[t+1] of z, labels and Gram matrices, and so for the queries; rows of
 // Gram matrices are gram_ld numbers apart. In: Z_0 in z, Z'_0 in z_query, head. Out: u in z, eps in z_query, query outputs,
 // row t of `rows` (first bias, head) and whether it is finite, the mean query loss.
-KERNEL __launch_bounds__(256, 2) episode_shared(const int* widths, int layers, const int* support_rows,
+KERNEL __launch_bounds__(512, 1) episode_shared(const int* widths, int layers, const int* support_rows,
                                                 const int* query_rows, const int* labels, const int* query_labels,
                                                 const float* grams, const float* grams_query, int gram_ld, float* z,
                                                 float* z_query, const float* head, int steps, float lr, int order,

@@ -1,7 +1,7 @@
 // Small matrix products by one block, for operands in shared memory whose rows begin at multiples of 16 bytes.
 //
 // C (m x n) is cut into tiles of TM x 4 elements, a thread each. An operand is read four numbers at once: along its rows, which
-// are those of the sum where it is "K-major", else those of the result. So a 4 x 4 tile takes 8 loads for 64 multiply-adds, and
+// are those of the sum where it is "K-major", else those of the result. So a 2 x 4 tile takes 6 loads for 32 multiply-adds, and
 // 1 x 4 ones are for results that would leave threads without work. Neighbouring threads have neighbouring columns. Each element
 // is one chain of multiply-adds in rising order, so its bits depend neither on the tile nor on the number of threads. Sums that
 // are long beside the few results are shared by 8 lanes, whose partial sums are added up in a fixed order.
@@ -51,15 +51,18 @@ struct End {
         return mask && masks_all && !(sign > 0) ? 0 : x;
     }
 
-    // Columns col .. col + 3 of n; those past the end are the row's gap.
-    DEVICE void put4(int i, int col, int n, const float (&sum)[4]) const {
-        float b[4] = {}, o[4] = {}, s[4] = {}, x[4];
+    // Columns col .. col + 3 of n; those past the end are the row's gap. `o`: what `old4` found.
+    DEVICE void put4(int i, int col, int n, const float (&sum)[4], const float (&o)[4]) const {
+        float b[4] = {}, s[4] = {}, x[4];
         if (bias) load4(bias + col, b);
-        if (old) load4(old + (i64)i * old_ld, col, n, old_aligned, o);
         if (mask) load4(mask + i * ld + col, s);
         #pragma unroll
         for (int j = 0; j < 4; j++) x[j] = element(sum[j], b[j], o[j], s[j]);
         *(float4*)(dst + i * ld + col) = make_float4(x[0], x[1], x[2], x[3]);
+    }
+
+    DEVICE void old4(int i, int col, int n, float (&o)[4]) const {
+        if (old) load4(old + (i64)i * old_ld, col, n, old_aligned, o);
     }
 
     DEVICE void put(int i, int j, float sum) const {
@@ -120,11 +123,10 @@ template <bool KA, bool KB, int TM> struct Tile {
 
     // The tile's rows of a term, where they are neighbours.
     template <class F> static DEVICE void each_row(const float* at, F f) {
+        static_assert(TM <= 2, "one load");
         if (TM == 1) return f(0, *at);
-        float v[4];
-        load4(at, v);
-        #pragma unroll
-        for (int i = 0; i < TM; i++) f(i, v[i]);
+        float2 v = *(const float2*)at;
+        f(0, v.x), f(TM - 1, v.y);
     }
 
     DEVICE void scale(float by) {
@@ -150,11 +152,16 @@ DEVICE void each_tile(int thread, int m, int n, Fill fill, const End& end) {
         for (int i = 0; i < TM; i++)
             #pragma unroll
             for (int j = 0; j < 4; j++) tile.sum[i][j] = 0;
+        // Begun before the sums: they may come from global memory.
+        float before[TM][4] = {};
+        #pragma unroll
+        for (int i = 0; i < TM; i++)
+            if (!KB) end.old4(smaller(tile.row + i, m - 1), tile.col[0], n, before[i]);
         fill(tile);
         #pragma unroll
         for (int i = 0; i < TM; i++) {
             if (tile.row + i >= m) break;
-            if (!KB) end.put4(tile.row + i, tile.col[0], n, tile.sum[i]);
+            if (!KB) end.put4(tile.row + i, tile.col[0], n, tile.sum[i], before[i]);
             #pragma unroll
             for (int j = 0; j < 4; j++)
                 if (KB && first + j * across < n) end.put(tile.row + i, first + j * across, tile.sum[i][j]);
@@ -220,8 +227,8 @@ template <class Fill> DEVICE void each_share(int m, int n, Fill fill, const End&
 // runs beside one which begins with the first.
 template <bool KA, bool KB, class Fill>
 DEVICE void product(int m, int n, int k, Fill fill, const End& end, bool reversed = false) {
-    int tiles = (m + 3) / 4 * ((n + 3) / 4), thread = reversed ? blockDim.x - 1 - threadIdx.x : threadIdx.x;
-    if (tiles * 2 >= (int)blockDim.x) return each_tile<KA, KB, 4>(thread, m, n, fill, end);
+    int tiles = (m + 1) / 2 * ((n + 3) / 4), thread = reversed ? blockDim.x - 1 - threadIdx.x : threadIdx.x;
+    if (tiles * 2 >= (int)blockDim.x) return each_tile<KA, KB, 2>(thread, m, n, fill, end);
     if constexpr (KA && KB) {
         if (k >= 4 * SHARES) return each_share(m, n, fill, end);
     }

@@ -11,7 +11,7 @@ use crate::meta::Limits;
 use crate::model::{InputKind, MlpShape};
 
 /// Threads of a block of the episode kernel, as its launch bounds say.
-pub(super) const THREADS: u32 = 256;
+pub(super) const THREADS: u32 = 512;
 
 /// The kernels count in 32 bits with a sign.
 const MOST: usize = i32::MAX as usize;
