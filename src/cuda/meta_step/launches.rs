@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::plan::{GROUP, StepPlan, THREADS};
+use super::plan::{GROUP, StepPlan};
 use super::wide::Wide;
 use crate::cuda::rows::{self, BagsAt, Grams};
 use crate::cuda::{Args, Device, Form, Gemm, Launch, Operand, Precision, Span};
@@ -190,7 +190,7 @@ impl Launches<'_> {
             .ptr(spans.losses.at(base))
             .ptr(spans.finite.at(base));
         let (grid, shared) = ([self.work.episodes as u32, 1, 1], self.plan.shared_bytes() as u32);
-        let launch = Launch { kernel: "episode_shared", grid, block: [THREADS, 1, 1], shared };
+        let launch = Launch { kernel: "episode_shared", grid, block: [self.plan.threads, 1, 1], shared };
         // SAFETY: every piece has the plan's size, which covers the batch (checked); labels are classes (validated).
         unsafe { device.launch(&launch, &args) }
     }

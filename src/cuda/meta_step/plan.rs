@@ -10,8 +10,12 @@ use crate::error::{Error, Result};
 use crate::meta::Limits;
 use crate::model::{InputKind, MlpShape};
 
-/// Threads of a block of the episode kernel, as its launch bounds say.
-pub(super) const THREADS: u32 = 512;
+/// Threads of a block of the episode kernel, as its launch bounds say; and where two blocks have room on a multiprocessor half
+/// as many, as its registers are enough for no more.
+const THREADS: u32 = 512;
+
+/// Bytes of a multiprocessor's shared memory that are taken beside each block's own.
+const BESIDE: u128 = 1024;
 
 /// The kernels count in 32 bits with a sign.
 const MOST: usize = i32::MAX as usize;
@@ -128,6 +132,8 @@ pub struct StepPlan {
     pub(super) part_rows: usize,
     /// Whether an episode fits a block's shared memory.
     pub(super) shared: bool,
+    /// Threads of a block that has one.
+    pub(super) threads: u32,
     /// Numbers that all inner steps take: those of the largest episode in shared memory, else of the whole batch.
     pub(super) steps_len: usize,
     bytes: usize,
@@ -154,7 +160,9 @@ impl StepPlan {
             InputKind::Dense => [shape.hidden(), shape.input],
             InputKind::Bag => [limits.row_count(shape), shape.hidden()],
         };
-        let shared = 4 * episode_len(shape, &limits) <= u128::from(shared_limit);
+        let (episode, most) = (4 * episode_len(shape, &limits), u128::from(shared_limit));
+        let shared = episode <= most;
+        let threads = if 2 * (episode + BESIDE) <= most + BESIDE { THREADS / 2 } else { THREADS };
         let steps_len = if shared { episode_len(shape, &limits) } else { batch_len(shape, &limits) };
         let rows = limits.episodes.saturating_mul(limits.support + limits.query);
         let part_rows = part_rows(table, rows);
@@ -168,7 +176,7 @@ impl StepPlan {
             return too_large(4 * numbers);
         }
         let (bytes, steps_len) = (4 * numbers as usize, steps_len as usize);
-        Ok(Self { shape: shape.clone(), limits, spans, table, part_rows, shared, steps_len, bytes })
+        Ok(Self { shape: shape.clone(), limits, spans, table, part_rows, shared, threads, steps_len, bytes })
     }
 
     /// The largest batch.
@@ -275,6 +283,25 @@ mod tests {
         let len = episode_len(&shape, &limits);
         assert!(len * 4 < 227 * 1024, "{} bytes", len * 4);
         assert_eq!(len * 4, 167_392);
+    }
+
+    #[test]
+    fn episodes_of_which_two_fit_a_multiprocessor_have_half_the_threads() {
+        let inner = InnerMemory { saved_steps: 5, ..InnerMemory::default() };
+        let limits = Limits { episodes: 4, support: 25, query: 75, inner, ..Limits::default() };
+        let threads = |widths: [usize; 2], limit: u32| {
+            let shape = MlpShape { input: 64, kind: InputKind::Dense, widths: widths.to_vec() };
+            let plan = StepPlan::new(&shape, limits, limit).unwrap();
+            (plan.threads, plan.shared_bytes())
+        };
+        // An H100's multiprocessor has 228 KiB, a block of it at most 227.
+        let h100 = 227 << 10;
+        assert_eq!(threads([128, 5], h100), (512, 167_392));
+        let (half, bytes) = threads([64, 5], h100);
+        assert_eq!(half, 256);
+        // Two of them and what lies beside fit this, and no less.
+        let just = 2 * (bytes as u32 + 1024) - 1024;
+        assert_eq!([just, just - 1].map(|limit| threads([64, 5], limit).0), [256, 512]);
     }
 
     #[test]
