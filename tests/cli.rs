@@ -43,14 +43,6 @@ fn means(table: &str) -> Vec<(String, f64, f64)> {
 fn the_demo_learns_and_every_example_of_the_help_works() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    // Beside all the rest: on one thread a demo takes longest.
-    let other = tempfile::tempdir().unwrap();
-    let alone = Command::new(env!("CARGO_BIN_EXE_metaglot"))
-        .args(["demo", "--threads", "1"])
-        .current_dir(other.path())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
     let demo = metaglot(folder, &["demo"]);
     assert!(demo.status.success(), "{}", stderr(&demo));
     let means = means(&stdout(&demo));
@@ -70,9 +62,6 @@ fn the_demo_learns_and_every_example_of_the_help_works() {
     every_algorithm_trains_a_model_that_classifies(folder);
     ctrl_c_saves_and_resume_goes_on_with_the_same_bits(folder);
     bad_input_gets_a_clear_line(folder);
-    let table = |printed: &str| printed.split("\nreport: ").next().unwrap().to_string();
-    let alone = stdout(&alone.wait_with_output().unwrap());
-    assert_eq!(table(&alone), table(&stdout(&demo)), "the same table on any number of threads");
 }
 
 fn checkpoints_are_shown_and_told_apart(folder: &Path) {
