@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::plan::StepPlan;
+use super::spread;
 use crate::cpu::Cpu;
 use crate::model::InputKind;
 use crate::view::Bags;
@@ -98,7 +99,7 @@ impl Entries {
             }
             row += set.rows();
         }
-        cpu.sort(table);
+        spread::sort(cpu, table);
         for (number, &token) in table.iter().enumerate() {
             slots[token as usize].number = number as u32;
         }
@@ -106,7 +107,7 @@ impl Entries {
 
     /// The number of each of some counted tokens.
     pub fn numbers(&self, cpu: &Cpu, tokens: &[u32], dst: &mut [u32]) {
-        cpu.for_each_run(dst, 1, |from, run| {
+        spread::each_run(cpu, dst, 1, |from, run| {
             run.iter_mut()
                 .zip(&tokens[from..])
                 .for_each(|(number, &token)| *number = self.slots[token as usize].number);
@@ -198,7 +199,8 @@ mod tests {
         let (mut tokens, mut offsets) = (Vec::new(), vec![0]);
         for _ in 0..rows {
             let mut own = (0..rng.below(10)).map(|_| rng.below(vocabulary as usize) as u32).collect::<Vec<_>>();
-            (own.sort_unstable(), own.dedup());
+            own.sort_unstable();
+            own.dedup();
             tokens.extend(own);
             offsets.push(tokens.len());
         }
@@ -227,7 +229,8 @@ mod tests {
                         tokens.iter().zip(weights).map(move |(&token, &weight)| (token, row, weight * 0.5))
                     });
                     let mut table = all.clone().map(|(token, ..)| token).collect::<Vec<_>>();
-                    (table.sort_unstable(), table.dedup());
+                    table.sort_unstable();
+                    table.dedup();
                     let mut wanted = all.filter(|(_, row, _)| used.contains(row)).collect::<Vec<_>>();
                     wanted.sort_by_key(|&(token, ..)| token);
 

@@ -9,6 +9,7 @@ mod entries;
 mod launches;
 mod plan;
 mod room;
+mod spread;
 mod staging;
 mod times;
 mod wide;
@@ -237,7 +238,7 @@ impl<D: Device> MetaStep<D> {
             gradient.head.copy_from_slice(&mean[h..]);
             let bag = self.plan.shape.kind == InputKind::Bag;
             let len = if bag { self.staging.rows().len() * h } else { self.plan.shape.first_len() };
-            self.cpu.copy(&self.result(spans.dfirst)[..len], &mut gradient.first[..len]);
+            spread::copy(&self.cpu, &self.result(spans.dfirst)[..len], &mut gradient.first[..len]);
             gradient.rows.clear();
             gradient.rows.extend_from_slice(self.staging.rows());
         }

@@ -7,6 +7,7 @@ use bytemuck::Pod;
 
 use super::entries::{Entries, Sorted};
 use super::plan::StepPlan;
+use super::spread;
 use crate::cpu::Cpu;
 use crate::cuda::Span;
 use crate::error::Result;
@@ -121,7 +122,7 @@ impl<H: DerefMut<Target = [u8]>> Staging<H> {
         let (mut at, mut row) = (0, 0);
         for set in sets {
             let ((tokens, weights), to) = (set.pairs(), at + set.nnz());
-            cpu.copy(weights, &mut self.piece(spans.inputs)[at..to]);
+            spread::copy(cpu, weights, &mut self.piece(spans.inputs)[at..to]);
             let numbers = &mut words(&mut self.bytes, spans.tokens)[at..to];
             self.entries.numbers(cpu, tokens, numbers);
             let offsets = &mut self.piece::<i32>(spans.offsets)[row..];
@@ -171,7 +172,7 @@ impl<H: DerefMut<Target = [u8]>> Staging<H> {
             let to = rows.min(from + each);
             let range = span.offset + from * row_bytes..span.offset + to * row_bytes;
             let dst: &mut [f32] = bytemuck::cast_slice_mut(&mut self.bytes[range.clone()]);
-            cpu.for_each_run(dst, width, |first, run| {
+            spread::each_run(cpu, dst, width, |first, run| {
                 run.chunks_exact_mut(width).enumerate().for_each(|(i, dst)| row(from + first + i, dst));
             });
             ready(&self.bytes, range.end)?;
