@@ -197,6 +197,53 @@ fn late_rows_race<S: Stored<f32>>() {
     }
 }
 
+/// Enough rows for all threads, on the one side or on the other; some asked for twice, in no order.
+fn race_of_threads<S: Stored<f32>>() {
+    for (seed, threads, late_has_them) in [(20, 3, true), (21, 3, false), (22, 5, true)] {
+        let several = Cpu::new().threads(threads).unwrap();
+        for rule in rules() {
+            let (vocabulary, hidden) = (1900, 37);
+            let mut rng = Rng::new(seed, 0, 0, Purpose::Data);
+            let mut race = Race::<S>::new(&Cpu::new(), rule, vocabulary, hidden, seed);
+            let own = |shape| Optimizer::new(&several, shape, rule, SCHEDULE).unwrap();
+            match late_has_them {
+                true => race.late.1 = own(&race.late.0.shape),
+                false => race.dense.1 = own(&race.dense.0.shape),
+            }
+            for t in 0..5 {
+                let what = format!("{:?} {threads} threads {rule:?} step {t}, seed {seed}", S::STORED);
+                let mut read = subset(&mut rng, vocabulary, 0.6);
+                read.reverse();
+                read.extend_from_within(..read.len() / 2);
+                race.read(&read, &what);
+                let touched = subset(&mut rng, vocabulary, 0.5);
+                race.step(&mut rng, &touched);
+            }
+            race.flush(&format!("{threads} threads {rule:?} at the end, seed {seed}"));
+        }
+    }
+}
+
+#[test]
+fn threads_change_no_bit_of_an_update() {
+    race_of_threads::<f32>();
+    race_of_threads::<bf16>();
+}
+
+#[test]
+fn rows_in_no_order_are_refused() {
+    let mut race = Race::<f32>::new(&Cpu::new(), Rule::ADAMW, 9, 3, 1);
+    let mut rng = Rng::new(1, 0, 0, Purpose::Data);
+    let good = gradient(&mut rng, &race.dense.0.shape, &[2, 5]);
+    for rows in [vec![5, 2], vec![5, 5]] {
+        let bad = MetaGradient { rows, ..sparse(&good, 3, &[2, 5]) };
+        let before = race.late.0.clone();
+        let error = race.late.1.step(&mut race.late.0, &bad).unwrap_err();
+        assert_eq!(error.code(), 1, "{error}");
+        assert_same(&race.late.0, &before, "nothing is changed");
+    }
+}
+
 /// The bits of a model whose first layer, in f32, is rounded after every step.
 fn dense_rounding<S: Stored<f32>>() {
     for (cpu, seed) in cpus().into_iter().flat_map(|cpu| (0..4).map(move |seed| (cpu.clone(), seed))) {

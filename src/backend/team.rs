@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::view::{Bags, MatMut, MatRef};
 
 /// A lane for each thread of a [`Cpu`], for work that is spread over all of them.
+#[derive(Clone)]
 pub struct Team<T: KernelElement> {
     cpu: Cpu,
     lanes: Vec<Lane<T>>,

@@ -14,16 +14,16 @@
 #![forbid(unsafe_code)]
 
 mod adamw;
+mod rows;
 mod schedule;
 mod sgd;
 
 pub use schedule::Schedule;
 
-use std::ops::Range;
-
+use rows::{Row, Rows};
 use serde::{Deserialize, Serialize};
 
-use crate::backend::Lane;
+use crate::backend::{Lane, Team};
 use crate::cpu::{Cpu, KernelElement};
 use crate::dtype::Stored;
 use crate::error::{Error, Result};
@@ -98,12 +98,15 @@ impl Rule {
     }
 }
 
+/// Elements of rows that are worth more than one thread.
+const ENOUGH: usize = 1 << 15;
+
 /// An optimiser with its state for one set of weights.
 #[derive(Clone)]
 pub struct Optimizer<T: KernelElement> {
     rule: Rule,
     schedule: Schedule,
-    lane: Lane<T>,
+    team: Team<T>,
     /// Steps done.
     step: u64,
     /// First moment (AdamW) or velocity (SGD).
@@ -112,8 +115,48 @@ pub struct Optimizer<T: KernelElement> {
     v: Params<T>,
     /// For token bags: the step up to which each embedding row has been brought.
     rows_at: Vec<u64>,
-    /// One row of a first layer in half precision, widened.
+    /// For each thread a row of a first layer in half precision, widened.
     wide: Vec<T>,
+    /// Rows to be caught up.
+    late: Vec<u32>,
+}
+
+/// What a step does to a row of the first layer, wherever it is.
+#[derive(Clone, Copy)]
+struct Now {
+    rule: Rule,
+    schedule: Schedule,
+    /// Steps done.
+    step: u64,
+}
+
+impl Now {
+    /// Whether a row that was brought to step `done` lacks some; one that was never touched and does not shrink stays as it is.
+    fn is_late(&self, done: u64) -> bool {
+        let decay = match self.rule {
+            Rule::Sgd { weight_decay, .. } | Rule::Adamw { weight_decay, .. } => weight_decay,
+        };
+        done < self.step && !(done == 0 && decay == 0.0)
+    }
+
+    /// Catches a row up, and takes this step where it has a gradient.
+    fn change<T: KernelElement, S: Stored<T>>(&self, lane: &mut Lane<T>, row: Row<T, S>) -> Result<()> {
+        let Row { w, m, v, at, g, wide } = row;
+        let mut apply = |t: u64, g: Option<&[T]>| {
+            let lr = self.schedule.rate(t);
+            S::change_row(w, wide, |w| self.rule.apply(lane, t + 1, lr, g, [&mut *m, &mut *v, w]))
+        };
+        if let Some(at) = at {
+            if self.is_late(*at) {
+                (*at..self.step).try_for_each(|t| apply(t, None))?;
+                *at = self.step;
+            }
+            if g.is_some() {
+                *at = self.step + 1;
+            }
+        }
+        if g.is_some() { apply(self.step, g) } else { Ok(()) }
+    }
 }
 
 /// An optimiser's state as a checkpoint keeps it.
@@ -127,6 +170,11 @@ pub struct State<T> {
     pub v: Params<T>,
 }
 
+/// Elements of a row of the first layer.
+fn width(shape: &MlpShape) -> usize {
+    if shape.kind == InputKind::Bag { shape.hidden() } else { shape.input }
+}
+
 impl<T: KernelElement> Optimizer<T> {
     /// State at step 0 for weights of that shape.
     pub fn new(cpu: &Cpu, shape: &MlpShape, rule: Rule, schedule: Schedule) -> Result<Self> {
@@ -134,8 +182,9 @@ impl<T: KernelElement> Optimizer<T> {
         schedule.validate()?;
         let rows = if shape.kind == InputKind::Bag { shape.input } else { 0 };
         let (m, v) = (Params::zeros(shape)?, Params::zeros(shape)?);
-        let wide = vec![T::ZERO; if rows == 0 { shape.input } else { shape.hidden() }];
-        Ok(Self { rule, schedule, lane: Lane::new(cpu), step: 0, m, v, rows_at: vec![0; rows], wide })
+        let (team, late) = (Team::new(cpu), Vec::new());
+        let wide = vec![T::ZERO; team.len() * width(shape)];
+        Ok(Self { rule, schedule, team, step: 0, m, v, rows_at: vec![0; rows], wide, late })
     }
 
     /// Continues from a saved state, taken after [`Optimizer::flush`]. Fails if it is of another shape.
@@ -166,13 +215,20 @@ impl<T: KernelElement> Optimizer<T> {
     /// Brings the embedding rows of `tokens` up to date; call it before a batch with these tokens is computed.
     pub fn catch_up<S: Stored<T>>(&mut self, params: &mut Params<T, S>, tokens: &[u32]) -> Result<()> {
         self.check(params, tokens)?;
-        tokens.iter().try_for_each(|&token| self.catch_up_row(params, token as usize))
+        let (now, mut late) = (self.now(), std::mem::take(&mut self.late));
+        late.clear();
+        late.extend(tokens.iter().copied().filter(|&token| now.is_late(self.rows_at[token as usize])));
+        late.sort_unstable();
+        late.dedup();
+        let done = self.update(params, Some(&late), None);
+        self.late = late;
+        done
     }
 
     /// Brings everything up to date: before weights are read as a whole, saved or validated.
     pub fn flush<S: Stored<T>>(&mut self, params: &mut Params<T, S>) -> Result<()> {
         self.check(params, &[])?;
-        (0..self.rows_at.len()).try_for_each(|row| self.catch_up_row(params, row))
+        if self.rows_at.is_empty() { Ok(()) } else { self.update(params, None, None) }
     }
 
     /// Fails for weights of another shape, or tokens without a row.
@@ -187,55 +243,37 @@ impl<T: KernelElement> Optimizer<T> {
         }
     }
 
-    fn catch_up_row<S: Stored<T>>(&mut self, params: &mut Params<T, S>, row: usize) -> Result<()> {
-        let done = self.rows_at[row];
-        if done == self.step || self.rests(done) {
-            return Ok(());
-        }
-        self.rows_at[row] = self.step;
-        let h = params.shape.hidden();
-        let range = row * h..(row + 1) * h;
-        for t in done..self.step {
-            self.apply_row(&mut params.first[range.clone()], range.clone(), t, None)?;
-        }
-        Ok(())
+    /// Catches rows of the first layer up, all or some (rising and different), and where there is a gradient of them takes this
+    /// step; on all threads.
+    fn update<S: Stored<T>>(
+        &mut self,
+        params: &mut Params<T, S>,
+        which: Option<&[u32]>,
+        g: Option<&[T]>,
+    ) -> Result<()> {
+        let (now, width) = (self.now(), width(&params.shape));
+        let (m, v, at, wide) = (&mut self.m.first, &mut self.v.first, &mut self.rows_at, &mut self.wide);
+        let rows = Rows { which, start: 0, width, w: &mut params.first, m, v, at, g, wide };
+        let few = rows.len() * width < ENOUGH;
+        let run = |lane: &mut Lane<T>, rows: Rows<T, S>| rows.try_for_each(|row| now.change(lane, row));
+        if few { run(self.team.lane(), rows) } else { self.team.spread(rows, Rows::split, run) }
     }
 
-    /// Step `t` (from 0) of some elements of the first layer, at `range` of the moments.
-    fn apply_row<S: Stored<T>>(&mut self, row: &mut [S], range: Range<usize>, t: u64, g: Option<&[T]>) -> Result<()> {
-        let lr = self.schedule.rate(t);
-        let (m, v) = (&mut self.m.first[range.clone()], &mut self.v.first[range]);
-        S::change_row(row, &mut self.wide, |w| self.rule.apply(&mut self.lane, t + 1, lr, g, [m, v, w]))
-    }
-
-    /// A row that was never touched and does not shrink stays as it is.
-    fn rests(&self, done: u64) -> bool {
-        let decay = match self.rule {
-            Rule::Sgd { weight_decay, .. } | Rule::Adamw { weight_decay, .. } => weight_decay,
-        };
-        done == 0 && decay == 0.0
+    fn now(&self) -> Now {
+        Now { rule: self.rule, schedule: self.schedule, step: self.step }
     }
 
     /// One step down the gradient. The rows of `gradient` are caught up here if they were not before.
     ///
-    /// Fails, with nothing changed, where weights and gradient are not of the optimiser's shape.
+    /// Fails, with nothing changed, where weights and gradient are not of the optimiser's shape or the gradient's rows do not rise.
     pub fn step<S: Stored<T>>(&mut self, params: &mut Params<T, S>, gradient: &MetaGradient<T>) -> Result<()> {
         self.check_gradient(gradient)?;
-        self.catch_up(params, &gradient.rows)?;
-        let (t, lr, h) = (self.step + 1, self.schedule.rate(self.step), params.shape.hidden());
-        if params.shape.kind == InputKind::Dense {
-            let d = params.shape.input;
-            let rows = params.first.chunks_exact_mut(d).zip(gradient.first.chunks_exact(d));
-            for (row, (w, g)) in rows.enumerate() {
-                self.apply_row(w, row * d..(row + 1) * d, self.step, Some(g))?;
-            }
-        }
-        for (&row, g) in gradient.rows.iter().zip(gradient.first.chunks_exact(h)) {
-            let range = row as usize * h..(row as usize + 1) * h;
-            self.apply_row(&mut params.first[range.clone()], range, self.step, Some(g))?;
-            self.rows_at[row as usize] = t;
-        }
-        let (lane, m, v) = (&mut self.lane, &mut self.m, &mut self.v);
+        self.check(params, &gradient.rows)?;
+        let (t, lr) = (self.step + 1, self.schedule.rate(self.step));
+        let rows = (params.shape.kind == InputKind::Bag).then_some(&gradient.rows[..]);
+        let len = rows.map_or(gradient.first.len(), |rows| rows.len() * params.shape.hidden());
+        self.update(params, rows, Some(&gradient.first[..len]))?;
+        let (lane, m, v) = (self.team.lane(), &mut self.m, &mut self.v);
         self.rule.apply(lane, t, lr, Some(&gradient.bias), [&mut m.bias, &mut v.bias, &mut params.bias])?;
         self.rule.apply(lane, t, lr, Some(&gradient.head), [&mut m.head, &mut v.head, &mut params.head])?;
         self.step = t;
@@ -248,6 +286,9 @@ impl<T: KernelElement> Optimizer<T> {
             InputKind::Dense => g.first.len() == shape.first_len() && g.rows.is_empty(),
             InputKind::Bag => g.first.len() / shape.hidden() >= g.rows.len(),
         };
+        if !g.rows.is_sorted_by(|a, b| a < b) {
+            return Err(Error::shape("optimizer", "a gradient's rows must rise"));
+        }
         if first_fits && g.bias.len() == shape.hidden() && g.head.len() == shape.head_len() {
             return Ok(());
         }
