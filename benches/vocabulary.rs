@@ -173,5 +173,8 @@ fn main() {
             measure::<bf16>(text, vocabulary, 1);
         }
     }
-    (cpus > 1).then(|| measure::<bf16>(Text::SameWords, 1_000_000, 2));
+    if cpus > 1 {
+        measure::<bf16>(Text::SameWords, 1_000_000, 2);
+        measure::<f32>(Text::Uniform, 1_000_000, 2);
+    }
 }
