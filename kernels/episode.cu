@@ -78,7 +78,6 @@ DEVICE void describe(const int* widths, int layers, Layer* table) {
 struct __align__(16) Places {
     int gram, gram_query, c, acts, passes, phis, vs, losses, scratch, end, act_len, pass_len, phi_len;
     int own;  // the strides before the first layer whose d is kept
-    int none[2];
 
     DEVICE Places(Net net, int n, int m, int saved, bool frozen) {
         int last = net.layers, h = net(1).ld, lds = net.lds(), ld_last = net(last).ld, slots = larger(saved, 1);
@@ -132,7 +131,7 @@ struct Episode {
     Net net;
     int n, m;
     float lr;
-    bool frozen, moves;
+    bool frozen;
     const int *labels, *query_labels;
     float *z, *z_query;
 
@@ -141,13 +140,13 @@ struct Episode {
     // Which of the two v has layer l's part.
     DEVICE float* gradient(int k, int l) const { return mem.v(frozen && l < net.layers ? 0 : k) + net(l).at; }
 
-    // Softmax cross-entropy of `rows` rows, LANES lanes each: p and the last layer's d, and each row's loss where `losses` is not null.
-    template <int LANES>
-    DEVICE void loss(int rows, const int* classes, const float* z, float* p, float* d, float* losses) const {
+    // Softmax cross-entropy of `rows` rows, LANES lanes each: p in place of z, the last layer's d (which may be z too), and each row's
+    // loss where `losses` is not null.
+    template <int LANES> DEVICE void loss(int rows, const int* classes, float* z, float* d, float* losses) const {
         int outputs = net(net.layers).width, ld = net(net.layers).ld;
         for (int i0 = 0; i0 < rows; i0 += blockDim.x / LANES) {
             int i = i0 + threadIdx.x / LANES, at = i < rows ? i * ld : 0;
-            float loss = softmax_xent_row<LANES>(i < rows ? outputs : 0, z + at, i < rows ? classes[i] : 0, 1.0f / rows, p + at,
+            float loss = softmax_xent_row<LANES>(i < rows ? outputs : 0, z + at, i < rows ? classes[i] : 0, 1.0f / rows, z + at,
                                                  d + at);
             if (losses && i < rows && threadIdx.x % LANES == 0) losses[i] = loss;
         }
@@ -194,8 +193,8 @@ struct Episode {
         }
         const int* classes = is_query ? query_labels : labels;
         float* losses = is_query ? mem.losses() : nullptr;
-        if (top.width <= 8) loss<8>(rows, classes, logits, logits, dz, losses);
-        else loss<(int)WARP>(rows, classes, logits, logits, dz, losses);
+        if (top.width <= 8) loss<8>(rows, classes, logits, dz, losses);
+        else loss<(int)WARP>(rows, classes, logits, dz, losses);
         __syncthreads();
         if (!back) return;
         float *c = mem.c(), by = is_query ? 1 : -lr;
@@ -287,10 +286,10 @@ struct Episode {
             const float *rw = gradient(was, l), *w = weights(slot, l);
             int both = k >= 0 ? own.width : 0, rows_of_both = frozen ? 0 : n, rows = n;
             // rd(l-1) = (rd(l) W + d(l) R{W}) * [act(l-1) > 0].
-            bool gathers = frozen && k >= 0, is_u = l == 2;
-            float* dst = is_u ? u : gathers || k < 0 ? mem.ract(l - 1) : mem.rd(l - 1);
+            float* dst = l == 2 ? u : frozen ? mem.ract(l - 1) : mem.rd(l - 1);
+            bool adds = k >= 0 && !is_first && (frozen || l == 2);
             End down{dst, below.ld};
-            down.mask = act.data, down.old = (gathers || is_u && k >= 0) && !is_first ? dst : nullptr, down.old_ld = below.ld;
+            down.mask = act.data, down.old = adds ? dst : nullptr, down.old_ld = below.ld;
             product<true, false>(n, below.width, own.width, [=](auto& tile) {
                 tile.add(d, Rows{rw, below.ld}, both);
                 tile.scale(by);
@@ -371,9 +370,9 @@ KERNEL __launch_bounds__(512, 1) episode_shared(const int* widths, int layers, c
     if (threadIdx.x == 0) *places = Places(net, n, m, second ? steps : 0, frozen);
     __syncthreads();
     Memory mem{(float*)(places + 1), places, net, n, m};
-    Episode e{mem, net, n, m, lr, frozen, moves, labels + s0, query_labels + q0, z + (i64)s0 * h, z_query + (i64)q0 * h};
+    Episode e{mem, net, n, m, lr, frozen, labels + s0, query_labels + q0, z + (i64)s0 * h, z_query + (i64)q0 * h};
     // Gaps between rows are read beside the numbers, and never used.
-    for (float4* at = (float4*)mem.base + threadIdx.x; at < (float4*)(mem.base + places->end); at += blockDim.x) *at = make_float4(0, 0, 0, 0);
+    for (int i = 4 * threadIdx.x; i < places->end; i += 4 * blockDim.x) *(float4*)(mem.base + i) = make_float4(0, 0, 0, 0);
     __syncthreads();
     float* phi = mem.phi(0);
     net.each_weight([=](int, int at, int dense) { phi[at] = head[dense]; });

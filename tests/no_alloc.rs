@@ -120,19 +120,21 @@ mod idle {
 
 /// Allocations on the host of 20 meta-steps on a device after two to warm up.
 #[cfg(feature = "cuda")]
-fn device_allocations(kind: InputKind) -> usize {
+fn device_allocations(kind: InputKind, cpu: &Cpu) -> usize {
     let p = Problem::random(11, shape(kind, &[40, 33, 17, 3]), LossKind::Classes, 9, 25, 30);
     let params = p.params::<f32>();
     p.with_batch::<f32, _>(|batch| {
         let inner = InnerLoop::sgd(3, 0.1, Order::Second);
         let limits = Limits::of(batch, &inner);
         let mut gradient = MetaGradient::new(&p.shape, &limits);
-        let mut step = metaglot::cuda::MetaStep::new(idle::Idle, &p.shape, limits).unwrap();
-        let mut run = || step.run(&params, batch, &inner, &mut gradient).unwrap();
-        (0..2).for_each(|_| run());
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
-        (0..20).for_each(|_| run());
-        ALLOCATIONS.load(Ordering::Relaxed) - before
+        let mut step = metaglot::cuda::MetaStep::new(idle::Idle, &p.shape, limits).unwrap().with_host(cpu);
+        cpu.install(|| {
+            let mut run = || step.run(&params, batch, &inner, &mut gradient).unwrap();
+            (0..2).for_each(|_| run());
+            let before = ALLOCATIONS.load(Ordering::Relaxed);
+            (0..20).for_each(|_| run());
+            ALLOCATIONS.load(Ordering::Relaxed) - before
+        })
     })
 }
 
@@ -152,8 +154,11 @@ fn main() {
         }
     }
     #[cfg(feature = "cuda")]
-    for kind in [InputKind::Dense, InputKind::Bag] {
-        assert_eq!(device_allocations(kind), 0, "{kind:?} on a device, seed 11: allocations in 20 steps");
+    for cpu in &cpus {
+        for kind in [InputKind::Dense, InputKind::Bag] {
+            let n = device_allocations(kind, cpu);
+            assert_eq!(n, 0, "{cpu:?}, {kind:?} on a device, seed 11: allocations in 20 steps");
+        }
     }
     println!("a_meta_step_allocates_nothing ... ok");
 }

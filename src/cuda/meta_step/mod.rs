@@ -3,7 +3,8 @@
 //! (`kernels/grouped.cu`), one product (for bags one gather over sorted entries) for dW1, and the mean over the
 //! episodes in their order. The algebra is that of [`GramSpace`](crate::meta::GramSpace), whose results it gives.
 //!
-//! Of an embedding table only the rows that occur are on the device: memory and time do not depend on the vocabulary.
+//! Of an embedding table only the rows that occur are on the device: its memory and the time do not depend on the vocabulary; the
+//! host keeps 8 bytes for each word.
 
 mod entries;
 mod launches;
@@ -31,7 +32,7 @@ use staging::{Filling, Staging};
 
 /// Computes meta-gradients on a device; owns all memory they need, there and here.
 ///
-/// A step is one upload, the launches and one download, and waits once. Its launches are recorded when the same sizes and
+/// A step is an upload, in pieces where it is large, the launches and one download, and waits once. Its launches are recorded when the same sizes and
 /// settings come a second time in a row, and then replayed as one; a steady state allocates nothing anywhere.
 pub struct MetaStep<D: Device> {
     plan: StepPlan,
