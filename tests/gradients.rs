@@ -194,8 +194,6 @@ fn any_shape() -> impl Strategy<Value = MlpShape> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
-
     #[test]
     fn gram_space_equals_the_dense_form(
         mut shape in any_shape(),

@@ -71,6 +71,21 @@ impl Sum {
         self.terms += 1;
     }
 
+    /// Adds products in f64's own precision: a third of the time, and to the slack of f32 what it rounds is one part in 2^29.
+    pub fn add_plainly(&mut self, terms: impl Iterator<Item = (f64, f64)>) {
+        let (mut plain, mut magnitude, mut count) = (0.0, 0.0, 0);
+        for (a, b) in terms {
+            let product = a * b;
+            plain += product;
+            magnitude += product.abs();
+            count += 1;
+        }
+        self.high += plain;
+        self.plain += plain;
+        self.magnitude += magnitude;
+        self.terms += count;
+    }
+
     /// Multiplies what was added so far.
     pub fn scale(&mut self, alpha: f64) {
         let product = alpha * self.high;
@@ -101,7 +116,11 @@ pub fn product(
     bias: Option<f64>,
 ) -> Wanted {
     let mut sum = Sum::default();
-    terms.for_each(|(a, b)| sum.add(a, b));
+    if p.eps > f64::EPSILON {
+        sum.add_plainly(terms);
+    } else {
+        terms.for_each(|(a, b)| sum.add(a, b));
+    }
     sum.scale(alpha);
     if beta != 0.0 {
         sum.add(beta, old);
