@@ -92,12 +92,21 @@ pub fn products() -> Vec<ProductCase> {
             push(2, n, k, Fill::Normal);
         }
     }
-    // Empty results; where packing begins (48 rows, 192 columns); the row blocks (64, 70, 96, 126, 192).
+    // Empty results; where packing begins (48 rows, 192 columns); tiles of 14 packed rows (70); the row blocks (64, 70,
+    // 96, 126, 192).
     for (m, n, k) in [(0, 5, 3), (5, 0, 3), (47, 17, 20), (48, 33, 257), (65, 33, 3), (97, 9, 30), (193, 18, 7)] {
         push(m, n, k, Fill::Normal);
     }
-    for (m, n, k) in [(1, 192, 40), (13, 191, 9), (29, 192, 258), (127, 17, 3), (251, 5, 4), (253, 33, 6), (71, 33, 6)]
-    {
+    for (m, n, k) in [
+        (1, 192, 40),
+        (13, 191, 9),
+        (29, 192, 258),
+        (70, 224, 19),
+        (127, 17, 3),
+        (251, 5, 4),
+        (253, 33, 6),
+        (71, 33, 6),
+    ] {
         push(m, n, k, Fill::Normal);
     }
     // The column blocks (256, 512, 1024) and the blocks of steps (256, 384, 512, 1024).
@@ -155,8 +164,8 @@ pub fn fused() -> Vec<(ProductCase, Fused)> {
             (15, 33, 40),
             (29, 49, 6),
             (49, 33, 257),
-            (50, 259, 20),
-            (50, 259, 258),
+            (70, 259, 20),
+            (56, 259, 258),
         ]
         .into_iter()
         .enumerate()

@@ -17,6 +17,7 @@ use half::{bf16, f16};
 use super::Isa;
 use super::contract::{HalfOps, Kernels, Ops};
 pub(super) use rows::Rows;
+pub(super) use sums::Sums;
 
 /// The table for machines with AVX2, FMA and F16C.
 pub const KERNELS: Kernels = Kernels {

@@ -9,7 +9,7 @@ use std::arch::x86_64::{__m256, __m256d, _mm256_setzero_pd, _mm256_setzero_ps};
 
 use crate::cpu::contract::Tile;
 
-/// A register of AVX2, two of which are as wide as a tile.
+/// A register of AVX2 or AVX-512, two of which are as wide as a tile.
 pub trait Sums: Sized {
     /// The tile's element.
     type T;
@@ -17,8 +17,8 @@ pub trait Sums: Sized {
     /// Adds all steps: `acc[i][v] += a[i, p] * b[p, v]`, p rising, each a fused multiply-add.
     ///
     /// # Safety
-    /// AVX2 and FMA are there; see [`Gemm::tile`](crate::cpu::contract::Gemm::tile); M is `t.m`, at most 6, and `t.n` is
-    /// two vectors.
+    /// The register's instruction set is there, with FMA; see [`Gemm::tile`](crate::cpu::contract::Gemm::tile); M is `t.m`, at
+    /// most the rows of its table's tile, and `t.n` is two vectors.
     unsafe fn sum<const M: usize>(t: &Tile<Self::T>, acc: &mut [[Self; 2]; M]);
 }
 

@@ -1,9 +1,11 @@
 //! GEMM tiles for AVX-512: 14 rows by two vectors.
 //!
 //! 28 accumulators + 2 vectors of B + 1 broadcast of A = 31 of 32 zmm registers; 28 FMAs per 2 loads and 14
-//! broadcasts. Two FMAs issue a cycle, two loads too: 14 cycles of the one beside 8 of the other, so operands may come
-//! from the second-level cache or lie across cache lines without slowing the sums. Rejected: 9x48, which has 27 chains
-//! but 12 loads a 13.5 cycles, and 28x16, whose 29 loads take longer than its 28 FMAs.
+//! broadcasts, or 23 where most are embedded. Two FMAs issue a cycle, two loads too: 14 cycles of the one beside 8 or 13 of
+//! the other. Rejected: 9x48, which has 27 chains but 12 loads a 13.5 cycles, and 28x16, whose 29 loads take longer than its
+//! 28 FMAs.
+//!
+//! The sums of tiles of two whole vectors are assembly (`sums`); those of narrower ones are here.
 //!
 //! Tails: rows are a constant of the compiled tile (1 to 14), columns are masked loads and stores, one vector wide where
 //! one suffices. Every element sees the same operations in the same order in any tile.
@@ -11,7 +13,7 @@
 use std::arch::x86_64::*;
 
 use super::pack;
-use crate::cpu::avx2::Rows;
+use crate::cpu::avx2::{Rows, Sums};
 use crate::cpu::contract::{Gemm, Tile};
 use crate::cpu::lanes::finish;
 
@@ -27,51 +29,87 @@ pub const F64_14X16: Gemm<f64> =
 /// Steps from which on C is asked for before the sums begin: below, asking takes longer than it saves.
 const FAR: usize = 64;
 
+/// Asks for C, whose rows come late where they were not used for long.
+#[inline]
+fn ask<T, const M: usize, const V: usize>(t: &Tile<T>) {
+    if t.k >= FAR {
+        for i in 0..M {
+            for v in 0..V {
+                // SAFETY: a prefetch reads nothing.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(t.c.wrapping_add(i * t.c_rs).wrapping_byte_add(64 * v).cast()) };
+            }
+        }
+    }
+}
+
 macro_rules! tiles {
-    ($t:ty, $dispatch:ident, $rows:ident, $sum:ident, $lanes:literal, $vector:ty, $mask:ty, $zero:ident, $broadcast:ident, $load:ident, $maskload:ident,
-     $fma:ident) => {
+    ($t:ty, $dispatch:ident, $whole:ident, $cut:ident, $sum:ident, $lanes:literal, $vector:ty, $mask:ty, $zero:ident,
+     $broadcast:ident, $load:ident, $maskload:ident, $fma:ident) => {
         /// # Safety
         /// AVX-512 is there; see [`Gemm::tile`].
         unsafe fn $dispatch(t: &Tile<$t>) {
             // SAFETY: the contract is passed on unchanged; the row count given is `t.m`.
             unsafe {
-                if t.n > $lanes {
-                    match t.m {
-                        14 => $rows::<14, 2>(t),
-                        13 => $rows::<13, 2>(t),
-                        12 => $rows::<12, 2>(t),
-                        11 => $rows::<11, 2>(t),
-                        10 => $rows::<10, 2>(t),
-                        9 => $rows::<9, 2>(t),
-                        8 => $rows::<8, 2>(t),
-                        7 => $rows::<7, 2>(t),
-                        6 => $rows::<6, 2>(t),
-                        5 => $rows::<5, 2>(t),
-                        4 => $rows::<4, 2>(t),
-                        3 => $rows::<3, 2>(t),
-                        2 => $rows::<2, 2>(t),
-                        1 => $rows::<1, 2>(t),
-                        _ => debug_assert_eq!(t.m, 0, "a tile has at most 14 rows"),
-                    }
-                } else {
-                    match t.m {
-                        14 => $rows::<14, 1>(t),
-                        13 => $rows::<13, 1>(t),
-                        12 => $rows::<12, 1>(t),
-                        11 => $rows::<11, 1>(t),
-                        10 => $rows::<10, 1>(t),
-                        9 => $rows::<9, 1>(t),
-                        8 => $rows::<8, 1>(t),
-                        7 => $rows::<7, 1>(t),
-                        6 => $rows::<6, 1>(t),
-                        5 => $rows::<5, 1>(t),
-                        4 => $rows::<4, 1>(t),
-                        3 => $rows::<3, 1>(t),
-                        2 => $rows::<2, 1>(t),
-                        1 => $rows::<1, 1>(t),
-                        _ => debug_assert_eq!(t.m, 0, "a tile has at most 14 rows"),
-                    }
+                match (t.m, t.n == 2 * $lanes, t.n > $lanes) {
+                    (14, true, _) => $whole::<14>(t),
+                    (13, true, _) => $whole::<13>(t),
+                    (12, true, _) => $whole::<12>(t),
+                    (11, true, _) => $whole::<11>(t),
+                    (10, true, _) => $whole::<10>(t),
+                    (9, true, _) => $whole::<9>(t),
+                    (8, true, _) => $whole::<8>(t),
+                    (7, true, _) => $whole::<7>(t),
+                    (6, true, _) => $whole::<6>(t),
+                    (5, true, _) => $whole::<5>(t),
+                    (4, true, _) => $whole::<4>(t),
+                    (3, true, _) => $whole::<3>(t),
+                    (2, true, _) => $whole::<2>(t),
+                    (1, true, _) => $whole::<1>(t),
+                    (14, _, true) => $cut::<14, 2>(t),
+                    (13, _, true) => $cut::<13, 2>(t),
+                    (12, _, true) => $cut::<12, 2>(t),
+                    (11, _, true) => $cut::<11, 2>(t),
+                    (10, _, true) => $cut::<10, 2>(t),
+                    (9, _, true) => $cut::<9, 2>(t),
+                    (8, _, true) => $cut::<8, 2>(t),
+                    (7, _, true) => $cut::<7, 2>(t),
+                    (6, _, true) => $cut::<6, 2>(t),
+                    (5, _, true) => $cut::<5, 2>(t),
+                    (4, _, true) => $cut::<4, 2>(t),
+                    (3, _, true) => $cut::<3, 2>(t),
+                    (2, _, true) => $cut::<2, 2>(t),
+                    (1, _, true) => $cut::<1, 2>(t),
+                    (14, ..) => $cut::<14, 1>(t),
+                    (13, ..) => $cut::<13, 1>(t),
+                    (12, ..) => $cut::<12, 1>(t),
+                    (11, ..) => $cut::<11, 1>(t),
+                    (10, ..) => $cut::<10, 1>(t),
+                    (9, ..) => $cut::<9, 1>(t),
+                    (8, ..) => $cut::<8, 1>(t),
+                    (7, ..) => $cut::<7, 1>(t),
+                    (6, ..) => $cut::<6, 1>(t),
+                    (5, ..) => $cut::<5, 1>(t),
+                    (4, ..) => $cut::<4, 1>(t),
+                    (3, ..) => $cut::<3, 1>(t),
+                    (2, ..) => $cut::<2, 1>(t),
+                    (1, ..) => $cut::<1, 1>(t),
+                    _ => debug_assert_eq!(t.m, 0, "a tile has at most 14 rows"),
                 }
+            }
+        }
+
+        /// A tile of `M` rows and two whole vectors of columns.
+        ///
+        /// # Safety
+        /// AVX-512 is there; see [`Gemm::tile`]; `t.m == M` and `t.n` is two vectors.
+        #[target_feature(enable = "avx512f")]
+        unsafe fn $whole<const M: usize>(t: &Tile<$t>) {
+            ask::<$t, M, 2>(t);
+            let mut acc = [[$zero(); 2]; M];
+            // SAFETY: the contract is passed on.
+            unsafe {
+                <$vector>::sum(t, &mut acc);
+                finish::<$vector, M, 2, true>(t, acc);
             }
         }
 
@@ -114,26 +152,20 @@ macro_rules! tiles {
             *acc = sums;
         }
 
-        /// A tile of `M` rows and at most `V` vectors of columns.
+        /// A tile of `M` rows and `V` vectors of columns, of which the last may be cut.
         ///
         /// # Safety
         /// AVX-512 is there; see [`Gemm::tile`]; `t.m == M` and `t.n` lies above `V - 1` vectors and not above `V`.
         #[target_feature(enable = "avx512f")]
-        unsafe fn $rows<const M: usize, const V: usize>(t: &Tile<$t>) {
+        unsafe fn $cut<const M: usize, const V: usize>(t: &Tile<$t>) {
+            ask::<$t, M, V>(t);
             let tail = <$mask>::MAX >> (V * $lanes - t.n);
             let mut acc = [[$zero(); V]; M];
+            // Four copies of the loop: a masked load takes the FMAs' ports, so only tails have it; and with
+            // neighbouring rows every broadcast has a constant offset.
+            let size = size_of::<$t>();
             // SAFETY: p < k, i < M = m; the masks read and write only columns below n.
             unsafe {
-                if t.k >= FAR {
-                    for i in 0..M {
-                        for v in 0..V {
-                            _mm_prefetch::<_MM_HINT_T0>(t.c.wrapping_add(i * t.c_rs + v * $lanes).cast());
-                        }
-                    }
-                }
-                // Four copies of the loop: a masked load takes the FMAs' ports, so only tails have it; and with
-                // neighbouring rows every broadcast has a constant offset.
-                let size = size_of::<$t>();
                 match (t.n == V * $lanes, t.a_rs == 1) {
                     (true, true) => $sum::<M, V>(t, Rows::near(size), None, &mut acc),
                     (true, false) => $sum::<M, V>(t, Rows::far(size * t.a_rs), None, &mut acc),
@@ -153,7 +185,8 @@ macro_rules! tiles {
 tiles!(
     f32,
     f32_tile,
-    f32_rows,
+    f32_whole,
+    f32_cut,
     f32_sum,
     16,
     __m512,
@@ -167,7 +200,8 @@ tiles!(
 tiles!(
     f64,
     f64_tile,
-    f64_rows,
+    f64_whole,
+    f64_cut,
     f64_sum,
     8,
     __m512d,

@@ -9,6 +9,7 @@ mod entries;
 mod gemm;
 mod lanes;
 mod pack;
+mod sums;
 
 use std::arch::x86_64::{__m256, __m256d, __m512, __m512d};
 
