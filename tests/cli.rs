@@ -1,7 +1,8 @@
 //! The program as a user meets it: the demo, every example of the help, and what it says to bad input.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 
 fn metaglot(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_metaglot")).args(arguments).current_dir(folder).output().unwrap()
@@ -38,14 +39,22 @@ fn means(table: &str) -> Vec<(String, f64, f64)> {
     lines.map(|l| (task(l), number(l, "floor "), number(l, "result "))).collect()
 }
 
-/// One test, because the examples need what the demo leaves.
-#[test]
-fn the_demo_learns_and_every_example_of_the_help_works() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    let demo = metaglot(folder, &["demo"]);
+/// The folder in which the demo ran, once for all tests, and the table it printed.
+static DEMO: LazyLock<(PathBuf, String)> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli-demo");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+    std::fs::create_dir_all(&folder).unwrap();
+    let demo = metaglot(&folder, &["demo"]);
     assert!(demo.status.success(), "{}", stderr(&demo));
-    let means = means(&stdout(&demo));
+    (folder, stdout(&demo))
+});
+
+#[test]
+fn the_demo_learns() {
+    let (folder, table) = &*DEMO;
+    let means = means(table);
     let tasks: Vec<&str> = means.iter().map(|m| m.0.as_str()).collect();
     assert_eq!(tasks, ["classify", "translate", "summarize", "answer"]);
     for (task, floor, result) in &means[..2] {
@@ -53,21 +62,25 @@ fn the_demo_learns_and_every_example_of_the_help_works() {
     }
     let report = std::fs::read_to_string(folder.join("metaglot-demo/report.html")).unwrap();
     assert_eq!(report.matches("<svg").count(), 4);
+}
+
+#[test]
+fn every_example_of_the_help_works() {
+    let folder = &DEMO.0;
     for command in ["train", "classify", "translate", "summarize", "answer"] {
         let printed = run_example(folder, command);
         assert!(!printed.trim().is_empty(), "{command} prints something");
     }
     assert_eq!(run_example(folder, "classify").trim(), "animal");
-    checkpoints_are_shown_and_told_apart(folder);
-    every_algorithm_trains_a_model_that_classifies(folder);
-    ctrl_c_saves_and_resume_goes_on_with_the_same_bits(folder);
-    bad_input_gets_a_clear_line(folder);
 }
 
-fn checkpoints_are_shown_and_told_apart(folder: &Path) {
+#[test]
+fn checkpoints_are_shown_and_told_apart() {
+    let folder = &DEMO.0;
     let info = metaglot(folder, &["info", "metaglot-demo/translate/model.safetensors", "--json"]);
     let shown: serde_json::Value = serde_json::from_str(&stdout(&info)).unwrap();
     assert_eq!((shown["task"].as_str(), shown["shape"]["kind"].as_str()), (Some("translate"), Some("bag")));
+    std::fs::write(folder.join("two.tsv"), "animal\tgat\nfood\tsopa\n").unwrap();
     let wrong = metaglot(
         folder,
         &[
@@ -75,7 +88,7 @@ fn checkpoints_are_shown_and_told_apart(folder: &Path) {
             "--checkpoint",
             "metaglot-demo/translate/model.safetensors",
             "--support",
-            "support.tsv",
+            "two.tsv",
             "--text",
             "x",
         ],
@@ -84,7 +97,10 @@ fn checkpoints_are_shown_and_told_apart(folder: &Path) {
     assert!(stderr(&wrong).contains("for the task `translate`, not `classify`"), "{}", stderr(&wrong));
 }
 
-fn every_algorithm_trains_a_model_that_classifies(folder: &Path) {
+#[test]
+fn every_algorithm_trains_a_model_that_classifies() {
+    let folder = &DEMO.0;
+    std::fs::write(folder.join("taught.tsv"), "animal\tgat negre\nfood\tsopa calenta\n").unwrap();
     let mut said = Vec::new();
     for algorithm in ["maml", "fomaml", "anil", "reptile", "protonet", "protomaml"] {
         let data = "metaglot-demo/classify.mgd";
@@ -95,7 +111,7 @@ fn every_algorithm_trains_a_model_that_classifies(folder: &Path) {
         let config = std::fs::read_to_string(folder.join(algorithm).join("config.toml")).unwrap();
         assert!(config.contains(&format!("algorithm = \"{algorithm}\"")), "{config}");
         let model = format!("{algorithm}/model.safetensors");
-        let classify = ["classify", "--checkpoint", &model, "--support", "support.tsv", "--text", "gat"];
+        let classify = ["classify", "--checkpoint", &model, "--support", "taught.tsv", "--text", "gat"];
         let output = metaglot(folder, &classify);
         assert!(output.status.success(), "{algorithm}: {}", stderr(&output));
         said.push(stdout(&output));
@@ -103,7 +119,9 @@ fn every_algorithm_trains_a_model_that_classifies(folder: &Path) {
     assert!(said.iter().all(|s| !s.trim().is_empty()), "{said:?}");
 }
 
-fn ctrl_c_saves_and_resume_goes_on_with_the_same_bits(folder: &Path) {
+#[test]
+fn ctrl_c_saves_and_resume_goes_on_with_the_same_bits() {
+    let folder = &DEMO.0;
     let data = "metaglot-demo/classify.mgd";
     let train =
         |run: &'static str| ["train", data, "--task", "classify", "--steps", "60", "--valid-every", "7", "--run", run];
@@ -131,7 +149,9 @@ fn ctrl_c_saves_and_resume_goes_on_with_the_same_bits(folder: &Path) {
     }
 }
 
-fn bad_input_gets_a_clear_line(folder: &Path) {
+#[test]
+fn bad_input_gets_a_clear_line() {
+    let folder = &DEMO.0;
     let model = "metaglot-demo/classify/model.safetensors";
     let whole = std::fs::read(folder.join(model)).unwrap();
     let files: [(&str, &[u8]); 7] = [

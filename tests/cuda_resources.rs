@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
+use rayon::prelude::*;
+
 use metaglot::cuda::{Image, images, nvrtc_version};
 
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/resources.csv");
@@ -55,8 +57,8 @@ fn table(tools: &Path) -> String {
     COUNTED.iter().for_each(|name| write!(text, ",{name}").unwrap());
     text.push('\n');
     let mut rows = vec![];
-    for image in images() {
-        let counts = counts(image, tools);
+    let counts: Vec<_> = images().par_iter().map(|image| counts(image, tools)).collect();
+    for (image, counts) in images().iter().zip(counts) {
         for r in image.kernels {
             let [hmma, hgmma, ldsm, ldgsts] = counts[r.kernel];
             let spills = format!("{},{},{}", r.stack, r.spill_stores, r.spill_loads);
