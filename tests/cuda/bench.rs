@@ -1,16 +1,13 @@
 //! What `metaglot bench meta --device` and `metaglot bench gemm --device` measure: a meta-step, products, and the peaks they
 //! are compared with. On the interpreter, but for one that a GPU runs where there is one.
-#![cfg(feature = "cuda")]
 
-mod support;
-
+use crate::support::edit::without;
+use crate::support::simulator::{Simulator, simulators};
+use crate::support::{LossKind, Problem, shape};
 use metaglot::Result;
 use metaglot::cuda::{Cuda, Device, Form, MetaStep, PeakSizes, Peaks, Precision, RandomProduct, StepTimes, step_bytes};
 use metaglot::meta::{Limits, MetaGradient, maml};
 use metaglot::model::InputKind;
-use support::edit::without;
-use support::simulator::{Simulator, simulators};
-use support::{LossKind, Problem, shape};
 
 /// Five steps of tensor cores: compilers unroll four.
 const SIZES: PeakSizes = PeakSizes { blocks: 2, steps: 40, bytes: 4096 };

@@ -1,12 +1,8 @@
 //! A whole training run whose meta-steps are a device's: the one outer loop, its losses those of the CPU. On the
 //! interpreter.
-#![cfg(feature = "cuda")]
 
-#[path = "support/datasets.rs"]
-mod datasets;
-mod support;
-
-use datasets::{Made, texts};
+use crate::datasets::{Made, texts};
+use crate::support::simulator::simulators;
 use metaglot::cpu::Cpu;
 use metaglot::cuda::MetaStep;
 use metaglot::dataset::Kind;
@@ -15,7 +11,6 @@ use metaglot::model::{InputKind, MlpShape};
 use metaglot::optim::{Rule, Schedule};
 use metaglot::train::{Algorithm, Control, Ending, Event, Report, TrainConfig, Trainer};
 use metaglot::{Purpose, Rng};
-use support::simulator::simulators;
 
 const VOCABULARY: usize = 40;
 

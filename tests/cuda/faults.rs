@@ -1,15 +1,12 @@
 //! The interpreter sees what may go wrong in a kernel: bugs of each kind, planted into the text of real kernels, for every
 //! architecture, each found as what it is.
-#![cfg(feature = "cuda")]
 
-mod support;
-
+use crate::support::edit::{in_seven_lanes, lines, shifted, without};
+use crate::support::simulator::{Memory, Simulator};
 use bytemuck::{Pod, cast_slice};
 use metaglot::Result;
 use metaglot::cuda::rows::{self, Grams, Softmax};
 use metaglot::cuda::{Device, Form, Gemm, Operand, Precision, Tiling};
-use support::edit::{in_seven_lanes, lines, shifted, without};
-use support::simulator::{Memory, Simulator};
 
 /// Numbers on the device, in a buffer that is no longer than they are.
 fn put<T: Pod>(device: &mut Simulator, values: &[T]) -> (Memory, u64) {

@@ -1,10 +1,9 @@
 //! The meta-step on a device: every algorithm, kind of input and depth, for every architecture, through the engine's own
 //! launch code, on the interpreter and on a GPU where there is one; what it refuses; and the interpreter's proof that it
 //! sees what may go wrong inside the kernels of the inner steps.
-#![cfg(feature = "cuda")]
 
-mod support;
-
+use crate::support::simulator::{Counts, Simulator, simulators};
+use crate::support::{LossKind, Problem, cpu, relative_error, shape};
 use metaglot::cuda::{Cuda, Device, MetaStep, Precision, StepPlan};
 use metaglot::meta::{
     Adapt, ConjugateGradient, GramSpace, InnerLoop, InnerMemory, Limits, MetaBatch, MetaGradient, Order, Outcome,
@@ -12,8 +11,6 @@ use metaglot::meta::{
 };
 use metaglot::model::{InputKind, Params};
 use metaglot::{MatRef, Result};
-use support::simulator::{Counts, Simulator, simulators};
-use support::{LossKind, Problem, cpu, relative_error, shape};
 
 /// A problem whose numbers f32 holds exactly, so that both sides compute from the same ones. Its episodes have different
 /// sizes: each boundary between two moves by up to 2 rows.

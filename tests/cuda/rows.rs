@@ -1,17 +1,14 @@
 //! Row and element kernels on a device: every one, for every architecture, through the engine's own launch code, on the
 //! interpreter and on a GPU where there is one, at the cases the CPU's kernels are tried at.
-#![cfg(feature = "cuda")]
 
-mod support;
-
+use crate::support::cases::{self, Fill, RowCase};
+use crate::support::check_device as check;
+use crate::support::simulator::simulators;
 use metaglot::cuda::{Cuda, Device, images};
 use metaglot::{bf16, f16};
-use support::cases::{self, Fill, RowCase};
-use support::check_device as check;
-use support::simulator::simulators;
 
-/// The files whose kernels are tried here, and those that have a test file of their own: `tests/cuda_gemm.rs`,
-/// `tests/cuda_grouped.rs`, `tests/cuda_meta_step.rs` and `tests/cuda_bench.rs`.
+/// The files whose kernels are tried here, and those that have a test file of their own: `tests/cuda/gemm.rs`,
+/// `tests/cuda/grouped.rs`, `tests/cuda/meta_step.rs` and `tests/cuda/bench.rs`.
 const HERE: [&str; 6] = ["activation", "bag", "gram", "reduce", "softmax_xent", "update"];
 const ELSEWHERE: [&str; 6] = ["gemm", "gemm.sm_90a", "grouped", "episode", "peak", "peak.sm_90a"];
 

@@ -1,7 +1,6 @@
 //! What each kernel takes of the machine, against `kernels/resources.csv`: registers, spills and shared memory as the
 //! assembler says, tensor-core and asynchronous-copy instructions as `cuobjdump -sass` shows them.
 //! `METAGLOT_WRITE_RESOURCES=1` writes the table anew.
-#![cfg(feature = "cuda")]
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

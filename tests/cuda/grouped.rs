@@ -1,19 +1,16 @@
 //! What runs over all episodes of a batch in one launch: products, losses and ends, of episodes of different sizes, for every
 //! architecture, through the engine's own launch code, on the interpreter and on a GPU where there is one; and the
 //! interpreter's proof that it sees what may go wrong.
-#![cfg(feature = "cuda")]
 
-mod support;
-
+use crate::support::check_device::softmax_wanted;
+use crate::support::edit::{lines, shifted, without};
+use crate::support::simulator::{Simulator, simulators};
+use crate::support::tables::assert_met;
+use crate::support::truth::{self, Sum, Wanted, precision};
 use bytemuck::{Pod, cast_slice, cast_slice_mut};
 use metaglot::cuda::grouped::{self, Ends, Extent, Mask, Moved, NOTHING, Product, Rows};
 use metaglot::cuda::{Cuda, Device, Form, Operand};
 use metaglot::{Purpose, Result, Rng};
-use support::check_device::softmax_wanted;
-use support::edit::{lines, shifted, without};
-use support::simulator::{Simulator, simulators};
-use support::tables::assert_met;
-use support::truth::{self, Sum, Wanted, precision};
 
 /// Numbers on a device, and their address.
 fn put<D: Device, T: Pod>(device: &mut D, values: &[T]) -> (D::Buffer, u64) {

@@ -1,16 +1,13 @@
 //! Matrix products on a device: every kernel, for every architecture, through the engine's own launch code, on the
 //! interpreter and on a GPU where there is one; and the interpreter's proof that it sees what may go wrong.
-#![cfg(feature = "cuda")]
 
-mod support;
-
+use crate::support::cases::{self, Fill, Product, ProductCase};
+use crate::support::edit::{shifted, without};
+use crate::support::padded::Padded;
+use crate::support::simulator::{Simulator, simulators};
+use crate::support::truth::{self, Wanted, precision};
 use metaglot::cuda::{Arch, Cuda, Device, Form, Gemm, Operand, Precision, Tiling};
 use metaglot::{Purpose, Result, Rng};
-use support::cases::{self, Fill, Product, ProductCase};
-use support::edit::{shifted, without};
-use support::padded::Padded;
-use support::simulator::{Simulator, simulators};
-use support::truth::{self, Wanted, precision};
 
 /// Rounds to what an operand is stored as.
 fn stored(precision: Precision, x: f64) -> f64 {
