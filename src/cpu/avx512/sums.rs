@@ -105,12 +105,12 @@ macro_rules! packed_step {
     };
 }
 
-/// A step whose rows lie any distance apart, its elements of A `a` bytes behind the place of the pass.
+/// A step whose rows lie any distance apart, its elements of A `a` bytes behind the place of the pass, its part of B there.
 #[rustfmt::skip]
 macro_rules! far_step {
-    ($t:tt, $b:literal, $a:literal) => {
+    ($t:tt, $a:literal) => {
         step!(
-            $t, loaded, $b,
+            $t, loaded, "0",
             concat!("{a} + ", $a),
             concat!("{a} + {row} + ", $a),
             concat!("{a} + 2*{row} + ", $a),
@@ -228,14 +228,14 @@ macro_rules! sums {
                     if t.a_cs == 1 {
                         sum!(
                             acc, M, $zero, k / 2,
-                            [far_step!($t, "0", "0"), "add {b}, {b_next}", far_step!($t, "0", "{e}")],
+                            [far_step!($t, "0"), "add {b}, {b_next}", far_step!($t, "{e}")],
                             ["add {a}, 2*{e}", "add {a7}, 2*{e}", "add {b}, {b_next}"],
                             const { e = SIZE }, in { row, row3, row5, b_next }, moved { a, a7, b }
                         );
                         k %= 2;
                     }
                     sum!(
-                        acc, M, $zero, k, [far_step!($t, "0", "0")],
+                        acc, M, $zero, k, [far_step!($t, "0")],
                         ["add {a}, {a_next}", "add {a7}, {a_next}", "add {b}, {b_next}"],
                         const {}, in { row, row3, row5, a_next, b_next }, moved { a, a7, b }
                     );
