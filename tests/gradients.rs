@@ -218,16 +218,13 @@ proptest! {
         prop_assume!(dense_loss.iter().all(|l| l.is_finite() && *l < 30.0));
         let errors = [relative_error(&gram_loss, &dense_loss), relative_error(&gram, &dense)];
         if errors[0] >= 1e-10 || errors[1] >= 1e-9 {
-            // Some diverge and come back: what rounding the weights changes there is all that can be asked.
-            let mut rounded = params.clone();
-            let mut rng = Rng::new(seed, 4, 0, Purpose::Data);
-            for w in rounded.first.iter_mut().chain(&mut rounded.bias).chain(&mut rounded.head) {
-                *w *= 1.0 + f64::EPSILON * rng.normal();
+            // Some diverge and come back.
+            for earlier in 0..steps {
+                let (_, losses) = run(&p, &params, InnerLoop::sgd(earlier, 0.01, Order::Evaluate), false, &support::cpu());
+                prop_assume!(losses.iter().all(|l| l.is_finite() && *l < 30.0));
             }
-            let (moved, moved_loss) = run(&p, &rounded, inner, false, &support::cpu());
-            let reach = [relative_error(&moved_loss, &dense_loss), relative_error(&moved, &dense)];
-            prop_assert!(errors[0] < 10.0 * reach[0].max(1e-11), "seed {} losses {:e}, rounding {:e}", seed, errors[0], reach[0]);
-            prop_assert!(errors[1] < 10.0 * reach[1].max(1e-10), "seed {} gradient {:e}, rounding {:e}", seed, errors[1], reach[1]);
         }
+        prop_assert!(errors[0] < 1e-10, "seed {} losses {:e}", seed, errors[0]);
+        prop_assert!(errors[1] < 1e-9, "seed {} gradient {:e}", seed, errors[1]);
     }
 }
