@@ -50,8 +50,8 @@ pub unsafe fn finish<L: Lanes, const M: usize, const V: usize, const FULL: bool>
         if !e.mask.is_null() && e.mask_result {
             mask::<L, M, V, FULL>(t, &mut sums);
         }
-        for (i, row) in sums.into_iter().enumerate() {
-            for (v, x) in row.into_iter().enumerate() {
+        for (i, row) in sums.iter().enumerate() {
+            for (v, &x) in row.iter().enumerate() {
                 let dst = t.c.add(i * t.c_rs + v * L::N);
                 if FULL || v + 1 < V { x.store(dst) } else { x.store_first(dst, t.n - v * L::N) }
             }
