@@ -15,4 +15,4 @@ pub use ops::{Finish, Form, Lane, Mask};
 pub(crate) use pages::collect_on_huge_pages;
 pub use pages::prefer_huge_pages;
 pub use team::Team;
-pub(crate) use workspace::{Carver, matrix, matrix_mut, take};
+pub(crate) use workspace::{Carver, Lines, matrix, matrix_mut, take};

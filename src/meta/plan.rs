@@ -3,7 +3,7 @@
 
 use super::scatter::Scatter;
 use super::{InnerLoop, InnerMemory, MetaBatch, gram_space};
-use crate::backend::Team;
+use crate::backend::{Lines, Team};
 use crate::cpu::{Cpu, KernelElement};
 use crate::error::{Error, Result};
 use crate::model::MlpShape;
@@ -137,7 +137,8 @@ impl Plan {
         let z_len = product(&[chunk, limits.support + limits.query, shape.hidden()])?;
         let out_len = product(&[limits.episodes, limits.query, shape.outputs()])?;
         let row_len = row_len(shape, &limits.inner);
-        let elements = [product(&[lanes, lane_len])?, z_len, out_len, product(&[chunk, row_len])?, limits.inner.rates];
+        let [scratch, z] = [product(&[lanes, lane_len])?, z_len].map(Lines::<T>::planned_len);
+        let elements = [scratch, z, out_len, product(&[chunk, row_len])?, limits.inner.rates];
         let elements = elements.into_iter().try_fold(0, usize::checked_add).ok_or_else(overflow)?;
         let bytes = product(&[elements, size_of::<T>()])?
             + Team::<T>::planned_bytes(cpu)

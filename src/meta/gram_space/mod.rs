@@ -47,7 +47,7 @@ use std::ops::Range;
 use super::plan::row_len;
 use super::scatter::Scatter;
 use super::{InnerLoop, InnerMemory, Inputs, Limits, MetaBatch, MetaGradient, Order, Outcome, Plan, Start, cavia};
-use crate::backend::{Team, matrix, matrix_mut, prefer_huge_pages};
+use crate::backend::{Lines, Team, matrix, matrix_mut, prefer_huge_pages};
 use crate::cpu::{Cpu, KernelElement, StoredElement};
 use crate::error::{Error, Result};
 use crate::model::{InputKind, MlpShape, Params};
@@ -61,7 +61,7 @@ pub struct GramSpace<T: KernelElement> {
     team: Team<T>,
     /// Pre-activations of a chunk's query rows, then of its support rows; after the sweep their adjoints eps and u. One
     /// table, so that a token's gradient can be summed over both.
-    z: Vec<T>,
+    z: Lines<T>,
     /// Outputs of all query rows.
     out: Vec<T>,
     /// Each episode's gradient of the first layer's bias, the head and the rates, for a chunk.
@@ -69,7 +69,7 @@ pub struct GramSpace<T: KernelElement> {
     /// The mean of the rates' part.
     rates: Vec<T>,
     /// Each lane's memory for the episode it works on.
-    scratch: Vec<T>,
+    scratch: Lines<T>,
     scatter: Scatter<T>,
     /// Where the last batch's query rows end.
     out_rows: usize,
@@ -86,11 +86,11 @@ impl<T: KernelElement> GramSpace<T> {
         };
         Ok(Self {
             team: Team::new(cpu),
-            z: zeros(plan.z_len),
+            z: Lines::zeros(plan.z_len),
             out: zeros(plan.out_len),
             rows: zeros(limits.chunk() * plan.row_len),
             rates: zeros(limits.inner.rates),
-            scratch: zeros(plan.lanes * plan.lane_len),
+            scratch: Lines::zeros(plan.lanes * plan.lane_len),
             scatter: Scatter::new(shape, &limits),
             out_rows: 0,
             plan,

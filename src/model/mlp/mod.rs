@@ -34,8 +34,9 @@ pub(crate) struct Saved<'a, T> {
 impl<'a, T> Saved<'a, T> {
     /// Elements for n examples with a loss that keeps `loss` elements.
     pub fn len(shape: &MlpShape, n: usize, loss: usize) -> usize {
-        let (hidden, outputs) = (shape.hidden_sum(), shape.outputs());
-        n * (hidden + outputs) + loss + n * (hidden + outputs)
+        let mut memory = Carver::<T>::counting();
+        Self::lay_out(shape, n, loss, &mut memory);
+        memory.used()
     }
 
     /// Takes the pieces for n rows off `memory`, with `loss` elements that the loss keeps.
