@@ -79,8 +79,6 @@ impl Tiles {
     }
 }
 
-/// Rows of A from which packing a B that lies well pays: its copy is then a few percent of the work.
-const ROWS_THAT_PAY_FOR_B: usize = 48;
 /// Columns of B from which packing A pays.
 pub(crate) const COLUMNS_THAT_PAY_FOR_A: usize = 192;
 
@@ -109,7 +107,7 @@ impl<T: KernelElement> Packed<T> {
         let b = pack.as_mut_ptr();
         let b = b.wrapping_add(b.align_offset(LINE_BYTES));
         let a = b.wrapping_add(kernel.kc * kernel.nc);
-        let pays_for_b = g.m >= ROWS_THAT_PAY_FOR_B && g.n > kernel.nr;
+        let pays_for_b = g.m >= kernel.packs_b_from && g.n > kernel.nr;
         let pays_for_a = g.n >= COLUMNS_THAT_PAY_FOR_A && g.m > 1;
         let packs_b = pays_for_b || g.b_cs != 1 || B::STORED != T::DTYPE;
         let packs_a = pays_for_a || A::STORED != T::DTYPE;

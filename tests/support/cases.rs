@@ -92,8 +92,8 @@ pub fn products() -> Vec<ProductCase> {
             push(2, n, k, Fill::Normal);
         }
     }
-    // Empty results; where packing begins (48 rows, 192 columns); tiles of 14 packed rows (70); the row blocks (64, 70,
-    // 96, 126, 192).
+    // Empty results; where packing begins (48, 64 and 128 rows, 192 columns); tiles of 14 packed rows (140); the row blocks
+    // (64, 96, 126, 192).
     for (m, n, k) in [(0, 5, 3), (5, 0, 3), (47, 17, 20), (48, 33, 257), (65, 33, 3), (97, 9, 30), (193, 18, 7)] {
         push(m, n, k, Fill::Normal);
     }
@@ -101,20 +101,22 @@ pub fn products() -> Vec<ProductCase> {
         (1, 192, 40),
         (13, 191, 9),
         (29, 192, 258),
-        (70, 224, 19),
+        (63, 33, 9),
+        (127, 33, 9),
+        (128, 33, 385),
+        (140, 224, 19),
         (127, 17, 3),
         (251, 5, 4),
         (253, 33, 6),
-        (71, 33, 6),
     ] {
         push(m, n, k, Fill::Normal);
     }
-    // The column blocks (256, 512, 1024) and the blocks of steps (256, 384, 512, 1024).
+    // The column blocks (256, 512, 1024) and the blocks of steps (256, 384).
     for (m, n, k) in [(7, 257, 3), (3, 513, 258), (64, 515, 5), (2, 520, 0), (2, 1023, 2), (3, 1025, 5), (50, 1030, 3)]
     {
         push(m, n, k, Fill::Normal);
     }
-    for k in [383, 384, 385, 511, 512, 513, 769, 1023, 1024, 1025] {
+    for k in [383, 384, 385, 511, 512, 513, 769, 1025] {
         push(15, 17, k, Fill::Normal);
     }
     for fill in [Fill::Denormal, Fill::Special] {
@@ -164,7 +166,7 @@ pub fn fused() -> Vec<(ProductCase, Fused)> {
             (15, 33, 40),
             (29, 49, 6),
             (49, 33, 257),
-            (70, 259, 20),
+            (140, 259, 20),
             (56, 259, 258),
         ]
         .into_iter()

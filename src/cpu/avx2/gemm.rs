@@ -26,12 +26,22 @@ pub const F32_6X16: Gemm<f32> = Gemm {
     mc: 192,
     kc: 256,
     nc: 1024,
+    packs_b_from: 48,
     tile: f32_tile,
     pack: pack::f32_pack::<f32>,
 };
 /// Double precision, 6 x 8.
-pub const F64_6X8: Gemm<f64> =
-    Gemm { name: "f64_gemm_6x8", mr: 6, nr: 8, mc: 96, kc: 256, nc: 512, tile: f64_tile, pack: pack::f64_pack };
+pub const F64_6X8: Gemm<f64> = Gemm {
+    name: "f64_gemm_6x8",
+    mr: 6,
+    nr: 8,
+    mc: 96,
+    kc: 256,
+    nc: 512,
+    packs_b_from: 48,
+    tile: f64_tile,
+    pack: pack::f64_pack,
+};
 
 /// Steps from which on C is asked for before the sums begin: below, asking takes longer than it saves.
 const FAR: usize = 64;

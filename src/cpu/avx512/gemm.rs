@@ -17,14 +17,32 @@ use crate::cpu::avx2::{Rows, Sums};
 use crate::cpu::contract::{Gemm, Tile};
 use crate::cpu::lanes::finish;
 
-/// Single precision, 14 x 32. Up to 1024 steps in one block where AVX2 takes 256: a step reads 184 bytes in 14 cycles, which the
-/// second-level cache gives, so neither panel has to stay in the first, and every block saved is a pass over C saved (`benches/README.md`). The
-/// packed blocks (1 MiB of B, 280 KiB of A) share a second-level cache of 2 MiB.
-pub const F32_14X32: Gemm<f32> =
-    Gemm { name: "f32_gemm_14x32", mr: 14, nr: 32, mc: 70, kc: 1024, nc: 256, tile: f32_tile, pack: pack::f32_pack };
+/// Single precision, 14 x 32. A step reads 184 bytes in 14 cycles, which the second-level cache gives: 384 steps of a panel of B just
+/// fill the first, and every block of the reduction saved is a pass over C saved (`benches/README.md`). The packed blocks (768 KiB
+/// of B, 189 KiB of A) share a second-level cache of 2 MiB.
+pub const F32_14X32: Gemm<f32> = Gemm {
+    name: "f32_gemm_14x32",
+    mr: 14,
+    nr: 32,
+    mc: 126,
+    kc: 384,
+    nc: 512,
+    packs_b_from: 128,
+    tile: f32_tile,
+    pack: pack::f32_pack,
+};
 /// Double precision, 14 x 16.
-pub const F64_14X16: Gemm<f64> =
-    Gemm { name: "f64_gemm_14x16", mr: 14, nr: 16, mc: 126, kc: 256, nc: 512, tile: f64_tile, pack: pack::f64_pack };
+pub const F64_14X16: Gemm<f64> = Gemm {
+    name: "f64_gemm_14x16",
+    mr: 14,
+    nr: 16,
+    mc: 126,
+    kc: 256,
+    nc: 512,
+    packs_b_from: 64,
+    tile: f64_tile,
+    pack: pack::f64_pack,
+};
 
 /// Steps from which on C is asked for before the sums begin: below, asking takes longer than it saves.
 const FAR: usize = 64;

@@ -21,12 +21,22 @@ pub const F32_8X12: Gemm<f32> = Gemm {
     mc: 192,
     kc: 256,
     nc: 516,
+    packs_b_from: 48,
     tile: f32_tile,
     pack: pack::f32_pack::<f32>,
 };
 /// Double precision, 8 x 6.
-pub const F64_8X6: Gemm<f64> =
-    Gemm { name: "f64_gemm_8x6", mr: 8, nr: 6, mc: 96, kc: 256, nc: 258, tile: f64_tile, pack: pack::f64_pack };
+pub const F64_8X6: Gemm<f64> = Gemm {
+    name: "f64_gemm_8x6",
+    mr: 8,
+    nr: 6,
+    mc: 96,
+    kc: 256,
+    nc: 258,
+    packs_b_from: 48,
+    tile: f64_tile,
+    pack: pack::f64_pack,
+};
 
 macro_rules! tiles {
     ($t:ty, $dispatch:ident, $rows:ident, $block:ident, $single:ident, $lanes:literal, $vector:ty, $splat:ident,

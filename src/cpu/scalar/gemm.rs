@@ -4,11 +4,29 @@ use crate::cpu::contract::{FewDots, Gemm, Panel, Tile};
 use crate::dtype::{Element, Stored};
 
 /// Single precision.
-pub const F32_4X8: Gemm<f32> =
-    Gemm { name: "f32_gemm_4x8", mr: 4, nr: 8, mc: 64, kc: 256, nc: 512, tile: tile::<f32>, pack: pack::<f32, f32> };
+pub const F32_4X8: Gemm<f32> = Gemm {
+    name: "f32_gemm_4x8",
+    mr: 4,
+    nr: 8,
+    mc: 64,
+    kc: 256,
+    nc: 512,
+    packs_b_from: 48,
+    tile: tile::<f32>,
+    pack: pack::<f32, f32>,
+};
 /// Double precision.
-pub const F64_4X8: Gemm<f64> =
-    Gemm { name: "f64_gemm_4x8", mr: 4, nr: 8, mc: 64, kc: 256, nc: 256, tile: tile::<f64>, pack: pack::<f64, f64> };
+pub const F64_4X8: Gemm<f64> = Gemm {
+    name: "f64_gemm_4x8",
+    mr: 4,
+    nr: 8,
+    mc: 64,
+    kc: 256,
+    nc: 256,
+    packs_b_from: 48,
+    tile: tile::<f64>,
+    pack: pack::<f64, f64>,
+};
 
 /// # Safety
 /// See [`Gemm::tile`].
