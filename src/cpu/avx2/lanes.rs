@@ -8,6 +8,7 @@ use crate::cpu::lanes::Lanes;
 impl Lanes for __m256 {
     type T = f32;
     const N: usize = 8;
+    const REGISTERS: usize = 16;
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         // SAFETY: the trait's contract.
@@ -98,6 +99,26 @@ impl Lanes for __m256 {
             _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
         }
     }
+    /// Four at a time: halves of two vectors fill one, quarters of four, so that each addition serves all.
+    #[inline(always)]
+    unsafe fn sum_each(vectors: &[Self], sums: &mut [f32]) {
+        for (x, sums) in vectors.chunks(4).zip(sums.chunks_mut(4)) {
+            let mut four = [0.0; 4];
+            // SAFETY: the trait's contract; the store is of four elements.
+            unsafe {
+                let x = |i: usize| if i < x.len() { x[i] } else { _mm256_setzero_ps() };
+                let halves =
+                    |a, b| _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
+                let (a, b) = (halves(x(0), x(2)), halves(x(1), x(3)));
+                // Now pairs of vectors 0 and 1 in the lower half, of 2 and 3 in the upper one.
+                let y = _mm256_add_ps(_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xee>(a, b));
+                let y = _mm256_add_ps(y, _mm256_movehdup_ps(y));
+                let y = _mm_shuffle_ps::<0x88>(_mm256_castps256_ps128(y), _mm256_extractf128_ps::<1>(y));
+                _mm_storeu_ps(four.as_mut_ptr(), y);
+            }
+            sums.copy_from_slice(&four[..sums.len()]);
+        }
+    }
     #[inline(always)]
     unsafe fn largest(self) -> f32 {
         // SAFETY: the trait's contract.
@@ -112,6 +133,7 @@ impl Lanes for __m256 {
 impl Lanes for __m256d {
     type T = f64;
     const N: usize = 4;
+    const REGISTERS: usize = 16;
     #[inline(always)]
     unsafe fn splat(x: f64) -> Self {
         // SAFETY: the trait's contract.

@@ -7,6 +7,7 @@ use crate::cpu::lanes::Lanes;
 impl Lanes for __m512 {
     type T = f32;
     const N: usize = 16;
+    const REGISTERS: usize = 32;
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         // SAFETY: the trait's contract.
@@ -83,6 +84,26 @@ impl Lanes for __m512 {
         // SAFETY: the trait's contract.
         unsafe { _mm512_reduce_add_ps(self) }
     }
+    /// Four at a time: halves of two vectors fill one, quarters of four, so that each addition serves all.
+    #[inline(always)]
+    unsafe fn sum_each(vectors: &[Self], sums: &mut [f32]) {
+        for (x, sums) in vectors.chunks(4).zip(sums.chunks_mut(4)) {
+            let mut four = [0.0; 4];
+            // SAFETY: the trait's contract; the store is of four elements.
+            unsafe {
+                let x = |i: usize| if i < x.len() { x[i] } else { _mm512_setzero_ps() };
+                let halves =
+                    |a, b| _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
+                let (a, b) = (halves(x(0), x(1)), halves(x(2), x(3)));
+                // Now in each quarter the four numbers of one vector.
+                let y = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+                let y = _mm512_add_ps(y, _mm512_permute_ps::<0x4e>(y));
+                let y = _mm512_add_ps(y, _mm512_permute_ps::<0xb1>(y));
+                _mm_storeu_ps(four.as_mut_ptr(), _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, y)));
+            }
+            sums.copy_from_slice(&four[..sums.len()]);
+        }
+    }
     #[inline(always)]
     unsafe fn largest(self) -> f32 {
         // SAFETY: the trait's contract.
@@ -93,6 +114,7 @@ impl Lanes for __m512 {
 impl Lanes for __m512d {
     type T = f64;
     const N: usize = 8;
+    const REGISTERS: usize = 32;
     #[inline(always)]
     unsafe fn splat(x: f64) -> Self {
         // SAFETY: the trait's contract.

@@ -1,8 +1,10 @@
 //! A product with few columns, as the layer with a class a column is: dot products of rows with rows, summed in the lanes
 //! of registers. A GEMM tile would be 5 of 16 columns wide, after a transposition of B.
 //!
-//! R rows of A by N columns: R N sums in registers, R + N loads for R N FMAs a vector of k. R is 2 for 4 to 6 columns (8 to
-//! 12 chains; two FMAs a cycle with a latency of 4 keep 8 busy), 4 for fewer, 1 for more.
+//! R rows of A by N columns: R N sums in registers, R + N loads for R N FMAs a vector of k. Of 16 registers R is 2 for 4 to 6
+//! columns (8 to 12 chains; two FMAs a cycle with a latency of 4 keep 8 busy), 4 for fewer, 1 for more; of 32 it is 4 up to 5
+//! columns, 3 up to 7, 2 for 8. With 64 steps and vectors of 16 adding up the lanes takes longer than the FMAs, so the sums' lanes are added
+//! up together.
 
 use super::{Lanes, load_vector};
 use crate::cpu::contract::FewDots;
@@ -14,15 +16,20 @@ use crate::dtype::Element;
 pub unsafe fn few_columns<L: Lanes>(f: &FewDots<L::T>) {
     // SAFETY: the contract is passed on unchanged; the column count is n.
     unsafe {
-        match f.n {
-            1 => rows::<L, 4, 1>(f),
-            2 => rows::<L, 4, 2>(f),
-            3 => rows::<L, 4, 3>(f),
-            4 => rows::<L, 2, 4>(f),
-            5 => rows::<L, 2, 5>(f),
-            6 => rows::<L, 2, 6>(f),
-            7 => rows::<L, 1, 7>(f),
-            8 => rows::<L, 1, 8>(f),
+        match (f.n, L::REGISTERS >= 32) {
+            (1, _) => rows::<L, 4, 1>(f),
+            (2, _) => rows::<L, 4, 2>(f),
+            (3, _) => rows::<L, 4, 3>(f),
+            (4, true) => rows::<L, 4, 4>(f),
+            (4, false) => rows::<L, 2, 4>(f),
+            (5, true) => rows::<L, 4, 5>(f),
+            (5, false) => rows::<L, 2, 5>(f),
+            (6, true) => rows::<L, 3, 6>(f),
+            (6, false) => rows::<L, 2, 6>(f),
+            (7, true) => rows::<L, 3, 7>(f),
+            (7, false) => rows::<L, 1, 7>(f),
+            (8, true) => rows::<L, 2, 8>(f),
+            (8, false) => rows::<L, 1, 8>(f),
             _ => debug_assert_eq!(f.n, 0, "few columns are at most 8"),
         }
     }
@@ -62,14 +69,25 @@ unsafe fn block<L: Lanes, const R: usize, const N: usize>(f: &FewDots<L::T>, fir
         if whole * L::N < f.k {
             add::<L, R, N, true>(f, first, whole, &mut sums);
         }
-        for (r, sums) in sums.iter().enumerate() {
-            for (j, sum) in sums.iter().enumerate() {
-                let c = f.c.add((first + r) * f.c_rs + j);
-                let mut x = f.alpha * sum.sum();
-                if f.beta != L::T::ZERO {
-                    x += f.beta * *c;
+        let mut x = [[L::T::ZERO; N]; R];
+        L::sum_each(sums.as_flattened(), x.as_flattened_mut());
+        for (r, x) in x.iter_mut().enumerate() {
+            let c = f.c.add((first + r) * f.c_rs);
+            for x in &mut *x {
+                *x *= f.alpha;
+            }
+            if f.beta != L::T::ZERO {
+                for (j, x) in x.iter_mut().enumerate() {
+                    *x += f.beta * *c.add(j);
                 }
-                *c = if f.bias.is_null() { x } else { x + *f.bias.add(j) };
+            }
+            if !f.bias.is_null() {
+                for (j, x) in x.iter_mut().enumerate() {
+                    *x += *f.bias.add(j);
+                }
+            }
+            for (j, &x) in x.iter().enumerate() {
+                *c.add(j) = x;
             }
         }
     }

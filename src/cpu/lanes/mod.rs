@@ -26,6 +26,8 @@ pub trait Lanes: Copy {
     type T: ExpElement;
     /// How many lanes.
     const N: usize;
+    /// How many such registers there are.
+    const REGISTERS: usize;
     /// `x` in every lane.
     unsafe fn splat(x: Self::T) -> Self;
     /// `N` elements from `src` on.
@@ -56,6 +58,14 @@ pub trait Lanes: Copy {
     unsafe fn less_one_at(self, lane: usize) -> Self;
     /// The sum of the lanes, halves added to halves.
     unsafe fn sum(self) -> Self::T;
+    /// The sum of each vector's lanes, added up as in [`Lanes::sum`]; as many vectors as sums.
+    #[inline(always)]
+    unsafe fn sum_each(vectors: &[Self], sums: &mut [Self::T]) {
+        for (sum, vector) in sums.iter_mut().zip(vectors) {
+            // SAFETY: the trait's contract.
+            *sum = unsafe { vector.sum() };
+        }
+    }
     /// The largest lane.
     unsafe fn largest(self) -> Self::T;
 }

@@ -7,6 +7,7 @@ use crate::cpu::lanes::Lanes;
 impl Lanes for float32x4_t {
     type T = f32;
     const N: usize = 4;
+    const REGISTERS: usize = 32;
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         // SAFETY: the trait's contract.
@@ -108,6 +109,7 @@ impl Lanes for float32x4_t {
 impl Lanes for float64x2_t {
     type T = f64;
     const N: usize = 2;
+    const REGISTERS: usize = 32;
     #[inline(always)]
     unsafe fn splat(x: f64) -> Self {
         // SAFETY: the trait's contract.
