@@ -2,7 +2,7 @@
 
 use super::ops::{Finish, Form, Lane, check_len, operands};
 use crate::cpu::contract::Epilogue;
-use crate::cpu::{COLUMNS_THAT_PAY_FOR_A, Cpu, GemmOperands, KernelElement, StoredElement, gemm, part};
+use crate::cpu::{COLUMNS_THAT_PAY_FOR_A, Cpu, GemmOperands, KernelElement, StoredElement, gemm, join, part};
 use crate::error::{Error, Result};
 use crate::view::{Bags, MatMut, MatRef};
 
@@ -256,9 +256,7 @@ fn spread_over<T: KernelElement, W: Send>(
     let (left, all) = (lanes.len() / 2, lanes.len());
     let (left_lanes, right_lanes) = lanes.split_at_mut(left);
     let (left_work, right_work) = split(work, left, all);
-    let (first, second) = rayon::join(
-        || spread_over(left_lanes, left_work, split, run),
-        || spread_over(right_lanes, right_work, split, run),
-    );
+    let (first, second) =
+        join(|| spread_over(left_lanes, left_work, split, run), || spread_over(right_lanes, right_work, split, run));
     first.and(second)
 }

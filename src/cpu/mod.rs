@@ -25,6 +25,7 @@ use contract::{GatherSum, Kernels, Ops, Pack};
 use half::{bf16, f16};
 
 pub(crate) use blocking::{COLUMNS_THAT_PAY_FOR_A, GemmOperands, gemm, pack_len, part, symmetric_gemm};
+pub(crate) use threads::join;
 
 /// An instruction set the kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
