@@ -85,7 +85,7 @@ impl<T: KernelElement> Team<T> {
             let by_rows = g.m / kernel.mr >= g.n / kernel.nr;
             // A part may be empty and then begin behind the operand, where only wrapping arithmetic may point.
             let own = if by_rows {
-                let rows = part(g.m, kernel.mr, lane.lanes, lane.index);
+                let rows = part(g.m, 1, lane.lanes, lane.index);
                 let (a, c) = (g.a.wrapping_add(rows.start * g.a_rs), g.c.wrapping_add(rows.start * g.c_rs));
                 GemmOperands { m: rows.len(), a, c, ..g }
             } else {
@@ -141,7 +141,7 @@ impl<T: KernelElement> Team<T> {
             let kernel = &lane.ops.gemm;
             let by_rows = m / kernel.mr >= n / kernel.nr;
             let own = |wanted: bool, len, unit| if wanted { part(len, unit, lane.lanes, lane.index) } else { 0..len };
-            let (rows, cols) = (own(by_rows, m, kernel.mr), own(!by_rows, n, kernel.nr));
+            let (rows, cols) = (own(by_rows, m, 1), own(!by_rows, n, kernel.nr));
             // A panel of C stays in the second-level cache while all parts are added to it; not where it would be so
             // narrow that A is not packed and is read anew for each.
             let panel = PANEL_ELEMENTS / rows.len().max(1) / kernel.nr * kernel.nr;
