@@ -24,6 +24,7 @@ for_both_types! {
     products_equal_the_truth
     products_may_be_cut_anywhere
     fused_products_equal_the_truth
+    added_products_equal_the_truth_however_cut
     products_with_few_columns_equal_the_truth
     products_have_the_same_bits_on_any_number_of_threads
     symmetric_products_have_the_bits_of_general_ones
@@ -71,6 +72,20 @@ fn products_equal_the_truth_in_every_storage() {
     stored_products_equal_the_truth::<f32, f16>();
     stored_products_equal_the_truth::<bf16, f32>();
     stored_products_equal_the_truth::<f16, bf16>();
+}
+
+fn added_products_equal_the_truth_however_cut<T: KernelElement>() {
+    let mut tables = Tables::<T>::new(&[1, 2, 3]);
+    // Around the sizes where blocks begin to join parts (96), the blocks of steps (256, 384) and tiles' tails.
+    for (seed, (m, n, k)) in
+        [(0, 5, 3), (7, 5, 0), (5, 9, 20), (95, 96, 60), (96, 96, 401), (97, 131, 130), (14, 200, 30), (300, 100, 40)]
+            .into_iter()
+            .enumerate()
+    {
+        let (seed, product, alpha, beta) = (seed as u64, Product::Tn, 1.0, 1.0);
+        let fill = if seed == 5 { Fill::Special } else { Fill::Normal };
+        check_product::added(&mut tables, &ProductCase { seed, product, m, n, k, gap: 2, alpha, beta, fill });
+    }
 }
 
 fn products_with_few_columns_equal_the_truth<T: KernelElement>() {

@@ -142,6 +142,7 @@ pub(super) fn operands<T: KernelElement, A: StoredElement<T>, B: StoredElement<T
         mask,
         mask_rs,
         mask_result,
+        chained: false,
     };
     let (a, b, c_rs, c) = (a.as_ptr(), b.as_ptr(), c.ld(), c.as_mut_ptr());
     Ok(GemmOperands { m, n, k: ka, a, a_rs, a_cs, b, b_rs, b_cs, c, c_rs, epilogue })

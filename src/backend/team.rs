@@ -2,7 +2,7 @@
 
 use super::ops::{Finish, Form, Lane, check_len, operands};
 use crate::cpu::contract::Epilogue;
-use crate::cpu::{COLUMNS_THAT_PAY_FOR_A, Cpu, GemmOperands, KernelElement, StoredElement, gemm, join, part};
+use crate::cpu::{Cpu, GemmOperands, KernelElement, StoredElement, add_products, gemm, join, part};
 use crate::error::{Error, Result};
 use crate::view::{Bags, MatMut, MatRef};
 
@@ -12,9 +12,6 @@ pub struct Team<T: KernelElement> {
     cpu: Cpu,
     lanes: Vec<Lane<T>>,
 }
-
-/// Elements of a panel that many products are added to: 256 KiB of f32, half of a second-level cache.
-const PANEL_ELEMENTS: usize = 1 << 16;
 
 /// A pointer that threads may share because each writes its own rows or columns.
 #[derive(Clone, Copy)]
@@ -117,58 +114,41 @@ impl<T: KernelElement> Team<T> {
         self.product(Form::Tn, a, b, c, Finish::scaled(alpha, beta))
     }
 
-    /// `c += alpha * sum over i < parts of a_i^T b_i`, i rising, with (a_i, b_i) = `part(i)`, k_i x m and k_i x n. Each
-    /// part's product is summed by itself and then added, so cutting the parts into several calls changes no bit.
-    pub(crate) fn add_products<'v>(
+    /// `c += sum over i < parts of a_i^T b_i`, i rising, with (a_i, b_i) = `part(i)`, k_i x m and k_i x n; c: m x n. An element is
+    /// one chain of multiply-adds that begins at its old value, so cutting the parts into several calls changes no bit.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where a part's size does not match c.
+    pub fn add_products<'v>(
         &mut self,
-        alpha: T,
         parts: usize,
         part_of: impl Fn(usize) -> (MatRef<'v, T>, MatRef<'v, T>) + Sync,
         mut c: MatMut<T>,
     ) -> Result<()> {
-        let finish = Finish::scaled(alpha, T::ONE);
-        let mut epilogue = None;
+        let mut whole = None;
         for i in 0..parts {
             let (a, b) = part_of(i);
-            epilogue = Some(operands(Form::Tn, &a, &b, &mut c, finish)?.epilogue);
+            whole = Some(operands(Form::Tn, &a, &b, &mut c, Finish::scaled(T::ONE, T::ZERO))?);
         }
-        // None of it points anywhere: one serves all parts.
-        let Some(epilogue) = epilogue.map(Shared) else { return Ok(()) };
-        let (m, n, c_rs) = (c.rows(), c.cols(), c.ld());
-        let c = Shared(c.as_mut_ptr());
+        let Some(whole) = whole else { return Ok(()) };
+        let whole = Shared(GemmOperands { epilogue: Epilogue { chained: true, ..whole.epilogue }, ..whole });
         let cpu = self.cpu.clone();
         cpu.for_each_part(&mut self.lanes, |lane| {
-            let kernel = &lane.ops.gemm;
-            let by_rows = m / kernel.mr >= n / kernel.nr;
+            let (whole, kernel) = (whole.get(), &lane.ops.gemm);
+            let by_rows = whole.m / kernel.mr >= whole.n / kernel.nr;
             let own = |wanted: bool, len, unit| if wanted { part(len, unit, lane.lanes, lane.index) } else { 0..len };
-            let (rows, cols) = (own(by_rows, m, 1), own(!by_rows, n, kernel.nr));
-            // A panel of C stays in the second-level cache while all parts are added to it; not where it would be so
-            // narrow that A is not packed and is read anew for each.
-            let panel = PANEL_ELEMENTS / rows.len().max(1) / kernel.nr * kernel.nr;
-            let panel = if panel < COLUMNS_THAT_PAY_FOR_A { kernel.nc } else { panel.min(kernel.nc) };
-            for j in cols.clone().step_by(panel) {
-                let width = panel.min(cols.end - j);
-                for i in 0..parts {
-                    let (a, b) = part_of(i);
-                    // Wrapping: an empty part begins behind its operand.
-                    let g = GemmOperands {
-                        m: rows.len(),
-                        n: width,
-                        k: a.rows(),
-                        a: a.as_ptr().wrapping_add(rows.start),
-                        a_rs: 1,
-                        a_cs: a.ld(),
-                        b: b.as_ptr().wrapping_add(j),
-                        b_rs: b.ld(),
-                        b_cs: 1,
-                        c: c.get().wrapping_add(rows.start * c_rs + j),
-                        c_rs,
-                        epilogue: epilogue.get(),
-                    };
-                    // SAFETY: all sizes were compared above; lanes own disjoint rows or columns of `c`.
-                    unsafe { gemm(lane.kernels, &g, &mut lane.pack) };
-                }
-            }
+            let (rows, cols) = (own(by_rows, whole.m, 1), own(!by_rows, whole.n, kernel.nr));
+            let c = whole.c.wrapping_add(rows.start * whole.c_rs + cols.start);
+            let whole = GemmOperands { m: rows.len(), n: cols.len(), c, ..whole };
+            let part_of = |i: usize| {
+                let (a, b) = part_of(i);
+                let (k, a_cs, b_rs) = (a.rows(), a.ld(), b.ld());
+                // Wrapping: an empty part begins behind its operand.
+                let (a, b) = (a.as_ptr().wrapping_add(rows.start), b.as_ptr().wrapping_add(cols.start));
+                GemmOperands { k, a, a_cs, b, b_rs, ..whole }
+            };
+            // SAFETY: all sizes were compared above; lanes own disjoint rows or columns of `c`.
+            unsafe { add_products(lane.kernels, &whole, parts, part_of, &mut lane.pack) };
         });
         Ok(())
     }

@@ -80,7 +80,7 @@ impl Tiles {
 }
 
 /// Columns of B from which packing A pays.
-pub(crate) const COLUMNS_THAT_PAY_FOR_A: usize = 192;
+const COLUMNS_THAT_PAY_FOR_A: usize = 192;
 
 /// Which part of C is computed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,15 +98,20 @@ struct Packed<T> {
 }
 
 impl<T: KernelElement> Packed<T> {
+    fn both(kernel: &Gemm<T>, pack: &mut [T]) -> Self {
+        debug_assert!(pack.len() >= pack_len(kernel));
+        let b = pack.as_mut_ptr();
+        let b = b.wrapping_add(b.align_offset(LINE_BYTES));
+        Self { a: b.wrapping_add(kernel.kc * kernel.nc), b }
+    }
+
+    /// Those of which a copy pays, or is needed.
     fn choose<A: StoredElement<T>, B: StoredElement<T>>(
         kernel: &Gemm<T>,
         g: &GemmOperands<T, A, B>,
         pack: &mut [T],
     ) -> Self {
-        debug_assert!(pack.len() >= pack_len(kernel));
-        let b = pack.as_mut_ptr();
-        let b = b.wrapping_add(b.align_offset(LINE_BYTES));
-        let a = b.wrapping_add(kernel.kc * kernel.nc);
+        let Self { a, b } = Self::both(kernel, pack);
         let pays_for_b = g.m >= kernel.packs_b_from && g.n > kernel.nr;
         let pays_for_a = g.n >= COLUMNS_THAT_PAY_FOR_A && g.m > 1;
         let packs_b = pays_for_b || g.b_cs != 1 || B::STORED != T::DTYPE;
@@ -172,11 +177,69 @@ unsafe fn product<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>>(
     half: Half,
     pack: &mut [T],
 ) {
+    let packed = Packed::choose(&T::ops(kernels).gemm, g, pack);
+    // SAFETY: the caller's promises are passed on; steps of a block are steps of its product.
+    unsafe { all_blocks(kernels, g, half, packed, |steps, pack| pack(g, steps, 0)) };
+}
+
+/// Rows of C and columns from which on [`add_products`] forms blocks over several products.
+const LEAST_FOR_JOINT_BLOCKS: (usize, usize) = (96, 96);
+
+/// `c += sum over i < parts of a_i b_i`, i rising, on the calling thread. An element is one chain of multiply-adds that begins at
+/// its old value, so cutting the parts into several calls changes no bit. Blocks of the reduction hold steps of several parts:
+/// no more passes over C than for one product of all steps.
+///
+/// # Safety
+/// As [`gemm`] for each product `part_of(i)`; they have the sizes m and n, the c and the epilogue of `whole`, which is chained.
+pub(crate) unsafe fn add_products<T: KernelElement>(
+    kernels: &'static Kernels,
+    whole: &GemmOperands<T>,
+    parts: usize,
+    part_of: impl Fn(usize) -> GemmOperands<T>,
+    pack: &mut [T],
+) {
+    debug_assert!(whole.epilogue.chained);
+    if whole.m < LEAST_FOR_JOINT_BLOCKS.0 || whole.n < LEAST_FOR_JOINT_BLOCKS.1 {
+        // SAFETY: the caller's promises are passed on.
+        (0..parts).for_each(|i| unsafe { gemm(kernels, &part_of(i), pack) });
+        return;
+    }
+    let k = (0..parts).map(|i| part_of(i).k).sum();
+    let packed = Packed::both(&T::ops(kernels).gemm, pack);
+    let pieces = |steps: Range<usize>, pack: PackPiece<GemmOperands<T>>| {
+        let mut end = 0;
+        for part in (0..parts).map(&part_of) {
+            let start = end;
+            end += part.k;
+            let (from, to) = (start.max(steps.start), end.min(steps.end));
+            if from < to {
+                pack(&part, from - start..to - start, from - steps.start);
+            }
+        }
+    };
+    // SAFETY: the caller's promises are passed on; the pieces of a block are its steps, one part's after the other.
+    unsafe { all_blocks(kernels, &GemmOperands { k, ..*whole }, Half::Both, packed, pieces) };
+}
+
+/// Packs steps of a product behind so many of the block.
+type PackPiece<'a, G> = &'a mut dyn FnMut(&G, Range<usize>, usize);
+
+/// Runs over all blocks. `pieces` is given steps of the reduction and calls its argument with each product that some of them
+/// are of, these, and how many come before them.
+///
+/// # Safety
+/// As [`gemm`], for `g` and what `pieces` names, which covers the steps it is given.
+unsafe fn all_blocks<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>>(
+    kernels: &'static Kernels,
+    g: &GemmOperands<T, A, B>,
+    half: Half,
+    packed: Packed<T>,
+    pieces: impl Fn(Range<usize>, PackPiece<GemmOperands<T, A, B>>),
+) {
     if g.m == 0 || g.n == 0 {
         return;
     }
     let (kernel, pack_a, pack_b) = (&T::ops(kernels).gemm, A::pack(kernels), B::pack(kernels));
-    let packed = Packed::choose(kernel, g, pack);
     let all_tiles = Tiles::new(g.m, kernel.mr);
     let row_blocks = all_tiles.count.div_ceil(kernel.mc / kernel.mr);
     let (column_blocks, step_blocks) = (g.n.div_ceil(kernel.nc), g.k.div_ceil(kernel.kc).max(1));
@@ -197,10 +260,12 @@ unsafe fn product<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>>(
                 };
                 // SAFETY: the block is a part of the caller's product; B is packed before the first rows ask for it.
                 unsafe {
-                    if row_block == 0 {
-                        block.pack_b();
+                    if row_block == 0 && !packed.b.is_null() {
+                        pieces(block.steps.clone(), &mut |g, steps, at| block.pack_b(g, steps, at));
                     }
-                    block.pack_a();
+                    if !packed.a.is_null() {
+                        pieces(block.steps.clone(), &mut |g, steps, at| block.pack_a(g, steps, at));
+                    }
                     block.run();
                 }
             }
@@ -241,19 +306,17 @@ impl<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>> Block<'_, T, A,
         self.columns.clone().step_by(self.kernel.nr)
     }
 
+    /// Packs steps `from` of the rows of A in `g` as those from `at` on of the block.
+    ///
     /// # Safety
-    /// As [`gemm`].
-    unsafe fn pack_a(&self) {
-        let (g, k) = (self.g, self.steps.len());
-        if self.packed.a.is_null() {
-            return;
-        }
-        for steps in pieces(k, g.a_rs == 1, g.a_cs * size_of::<A>()) {
+    /// As [`gemm`], of `g`; they are steps of the block; there is a place for them.
+    unsafe fn pack_a(&self, g: &GemmOperands<T, A, B>, from: Range<usize>, at: usize) {
+        for steps in pieces(from.len(), g.a_rs == 1, g.a_cs * size_of::<A>()) {
             for tile in self.tiles.clone() {
                 let rows = self.all_tiles.rows(tile);
                 let (width, ds) = (rows.len(), rows.len());
-                let src = g.a.wrapping_add(rows.start * g.a_rs + (self.steps.start + steps.start) * g.a_cs);
-                let dst = self.packed_rows(tile).wrapping_add(steps.start * ds);
+                let src = g.a.wrapping_add(rows.start * g.a_rs + (from.start + steps.start) * g.a_cs);
+                let dst = self.packed_rows(tile).wrapping_add((at + steps.start) * ds);
                 let panel = Panel { width, k: steps.len(), src, rs: g.a_rs, ps: g.a_cs, dst, ds };
                 // SAFETY: rows and steps of A; a block of at most mc rows and kc steps fits its packing space.
                 unsafe { (self.pack_a)(&panel) };
@@ -261,18 +324,17 @@ impl<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>> Block<'_, T, A,
         }
     }
 
+    /// The same of the columns of B.
+    ///
     /// # Safety
-    /// As [`gemm`].
-    unsafe fn pack_b(&self) {
-        let (g, k, nr) = (self.g, self.steps.len(), self.kernel.nr);
-        if self.packed.b.is_null() {
-            return;
-        }
-        for steps in pieces(k, g.b_cs == 1, g.b_rs * size_of::<B>()) {
+    /// As [`gemm`], of `g`; they are steps of the block; there is a place for them.
+    unsafe fn pack_b(&self, g: &GemmOperands<T, A, B>, from: Range<usize>, at: usize) {
+        let nr = self.kernel.nr;
+        for steps in pieces(from.len(), g.b_cs == 1, g.b_rs * size_of::<B>()) {
             for j in self.panels() {
                 let (width, ds) = (nr.min(self.columns.end - j), nr);
-                let src = g.b.wrapping_add((self.steps.start + steps.start) * g.b_rs + j * g.b_cs);
-                let dst = self.packed_columns(j).wrapping_add(steps.start * ds);
+                let src = g.b.wrapping_add((from.start + steps.start) * g.b_rs + j * g.b_cs);
+                let dst = self.packed_columns(j).wrapping_add((at + steps.start) * ds);
                 let panel = Panel { width, k: steps.len(), src, rs: g.b_cs, ps: g.b_rs, dst, ds };
                 // SAFETY: steps and columns of B; a block of at most kc steps and nc columns fits its packing space.
                 unsafe { (self.pack_b)(&panel) };
@@ -287,7 +349,7 @@ impl<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>> Block<'_, T, A,
         let (first, last) = (self.steps.start == 0, self.steps.end == self.g.k);
         let part = |wanted: bool, whole: *const T| if wanted { whole } else { std::ptr::null() };
         Epilogue {
-            beta: if first { e.beta } else { T::ONE },
+            beta: if first || e.chained { e.beta } else { T::ONE },
             old: part(first, e.old),
             bias: part(last, e.bias),
             mask: part(last || !e.mask_result, e.mask),

@@ -40,6 +40,9 @@ pub struct Epilogue<T> {
     pub bias: *const T,
     /// Replace x by max(x, 0).
     pub relu: bool,
+    /// The sums begin at the values C has and are stored as they are: one chain of multiply-adds, the same wherever its steps
+    /// are cut. Nothing else is asked for then: `alpha` is 1, `beta` 0.
+    pub chained: bool,
 }
 
 /// One register tile of a GEMM: `c[i][j] = epilogue(sum over p < k of a[i][p] * b[p][j])` for i < m, j < n.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use metaglot::backend::{Finish, Form, Lane, Mask, Team};
-use metaglot::cpu::{KernelElement, StoredElement};
+use metaglot::cpu::{Isa, KernelElement, StoredElement};
 use metaglot::{Element, MatMut, MatRef, Purpose, Result, Rng};
 
 use super::cases::{Fused, Masked, Product, ProductCase};
@@ -208,6 +208,40 @@ pub fn stored<A: StoredElement<f32>, B: StoredElement<f32>>(
         found.assert_frame(&what);
         assert!(found.bits() == plain.bits(), "{what}: other bits than of the widened operands");
         assert_met_with_relu(&what, &wanted, &found.values(), fused.relu);
+    }
+}
+
+/// A product added to the old values part by part, on all teams, against the truth; the same bits wherever its steps are cut.
+pub fn added<T: KernelElement>(tables: &mut Tables<T>, case: &ProductCase) {
+    let o = Operands::<T>::new(case);
+    let wanted = o.wanted(case, &of_entry(case.product), &o.c);
+    let mut rng = Rng::new(case.seed, 2, 0, Purpose::Data);
+    // The steps in one part, and in some of up to 40, empty ones among them.
+    let mut cuts = vec![0];
+    while *cuts.last().unwrap() < case.k {
+        cuts.push(case.k.min(cuts.last().unwrap() + rng.below(41)));
+    }
+    let parts: Vec<Range<usize>> = cuts.windows(2).map(|w| w[0]..w[1]).collect();
+    let whole = 0..case.k;
+    let mut of_isa: Vec<(Isa, Vec<u64>)> = vec![];
+    for (isa, threads, team) in &mut tables.teams {
+        let mut found = |lists: &[&[Range<usize>]], how: &str| {
+            let (mut c, what) = (o.c.clone(), label::<T>(*isa, *threads, how, &(case, &cuts)));
+            for list in lists {
+                let part_of = |i: usize| (o.a.part(list[i].clone(), 0..case.m), o.b.part(list[i].clone(), 0..case.n));
+                team.add_products(list.len(), part_of, c.view_mut()).unwrap();
+            }
+            c.assert_frame(&what);
+            assert_met(&what, &wanted, &c.values());
+            match of_isa.iter().find(|(i, _)| i == isa) {
+                Some((_, bits)) => assert!(*bits == c.bits(), "{what}: other bits than in one part on one thread"),
+                None => of_isa.push((*isa, c.bits())),
+            }
+        };
+        found(&[std::slice::from_ref(&whole)], "one part");
+        found(&[&parts], "parts");
+        let (front, back) = parts.split_at(parts.len() / 2);
+        found(&[front, back], "two calls");
     }
 }
 

@@ -16,7 +16,7 @@ use super::rows::Rows;
 use super::sums::Sums;
 use super::tails::{f32_mask, f64_mask};
 use crate::cpu::contract::{Gemm, Tile};
-use crate::cpu::lanes::finish;
+use crate::cpu::lanes::{begin, finish};
 
 /// Single precision, 6 x 16: a 256 x 16 panel of B takes 16 KiB of the first-level cache.
 pub const F32_6X16: Gemm<f32> = Gemm {
@@ -96,9 +96,9 @@ macro_rules! tiles {
         #[target_feature(enable = "avx2,fma")]
         unsafe fn $whole<const M: usize>(t: &Tile<$t>) {
             ask::<$t, M>(t);
-            let mut acc = [[$zero(); 2]; M];
             // SAFETY: the contract is passed on.
             unsafe {
+                let mut acc = begin::<$vector, M, 2, true>(t);
                 <$vector>::sum(t, &mut acc);
                 finish::<$vector, M, 2, true>(t, acc);
             }
@@ -151,13 +151,13 @@ macro_rules! tiles {
             ask::<$t, M>(t);
             let full = V == 1 && t.n == $lanes;
             let last = $mask(t.n - (V - 1) * $lanes);
-            let mut acc = [[$zero(); V]; M];
             // SAFETY: p < k, i < M = m; whole vectors are read and written where all their columns are below n,
             // otherwise the mask covers only those below n.
             unsafe {
                 // Four copies of the loop: masked loads only in tails, and with neighbouring rows every broadcast has
                 // a constant offset.
                 let size = size_of::<$t>();
+                let mut acc = if full { begin::<$vector, M, V, true>(t) } else { begin::<$vector, M, V, false>(t) };
                 match (full, t.a_rs == 1) {
                     (true, true) => $sum::<M, V>(t, Rows::near(size), true, last, &mut acc),
                     (true, false) => $sum::<M, V>(t, Rows::far(size * t.a_rs), true, last, &mut acc),

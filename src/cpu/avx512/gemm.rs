@@ -15,7 +15,7 @@ use std::arch::x86_64::*;
 use super::pack;
 use crate::cpu::avx2::{Rows, Sums};
 use crate::cpu::contract::{Gemm, Tile};
-use crate::cpu::lanes::finish;
+use crate::cpu::lanes::{begin, finish};
 
 /// Single precision, 14 x 32. A step reads 184 bytes in 14 cycles, which the second-level cache gives: 384 steps of a panel of B just
 /// fill the first, and every block of the reduction saved is a pass over C saved (`benches/README.md`). The packed blocks (768 KiB
@@ -123,9 +123,9 @@ macro_rules! tiles {
         #[target_feature(enable = "avx512f")]
         unsafe fn $whole<const M: usize>(t: &Tile<$t>) {
             ask::<$t, M, 2>(t);
-            let mut acc = [[$zero(); 2]; M];
             // SAFETY: the contract is passed on.
             unsafe {
+                let mut acc = begin::<$vector, M, 2, true>(t);
                 <$vector>::sum(t, &mut acc);
                 finish::<$vector, M, 2, true>(t, acc);
             }
@@ -178,19 +178,20 @@ macro_rules! tiles {
         unsafe fn $cut<const M: usize, const V: usize>(t: &Tile<$t>) {
             ask::<$t, M, V>(t);
             let tail = <$mask>::MAX >> (V * $lanes - t.n);
-            let mut acc = [[$zero(); V]; M];
             // Four copies of the loop: a masked load takes the FMAs' ports, so only tails have it; and with
             // neighbouring rows every broadcast has a constant offset.
             let size = size_of::<$t>();
             // SAFETY: p < k, i < M = m; the masks read and write only columns below n.
             unsafe {
-                match (t.n == V * $lanes, t.a_rs == 1) {
+                let full = t.n == V * $lanes;
+                let mut acc = if full { begin::<$vector, M, V, true>(t) } else { begin::<$vector, M, V, false>(t) };
+                match (full, t.a_rs == 1) {
                     (true, true) => $sum::<M, V>(t, Rows::near(size), None, &mut acc),
                     (true, false) => $sum::<M, V>(t, Rows::far(size * t.a_rs), None, &mut acc),
                     (false, true) => $sum::<M, V>(t, Rows::near(size), Some(tail), &mut acc),
                     (false, false) => $sum::<M, V>(t, Rows::far(size * t.a_rs), Some(tail), &mut acc),
                 }
-                if t.n == V * $lanes {
+                if full {
                     finish::<$vector, M, V, true>(t, acc);
                 } else {
                     finish::<$vector, M, V, false>(t, acc);

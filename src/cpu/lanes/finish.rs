@@ -1,9 +1,29 @@
-//! The epilogue of a GEMM tile whose sums stand in registers: operation by operation over all of them, so that each is
+//! The begin and the epilogue of a GEMM tile whose sums stand in registers: operation by operation over all of them, so that each is
 //! asked for once a tile. Asked once a register, the questions took as long as the sums of a tile of 25 steps.
 
 use super::Lanes;
 use crate::cpu::contract::Tile;
 use crate::dtype::Element;
+
+/// Where the sums of `M` rows by `V` vectors begin.
+///
+/// # Safety
+/// As [`finish`].
+#[inline(always)]
+pub unsafe fn begin<L: Lanes, const M: usize, const V: usize, const FULL: bool>(t: &Tile<L::T>) -> [[L; V]; M] {
+    // SAFETY: the caller's; element (i, j) of C, i < M = m, j < n.
+    unsafe {
+        let mut sums = [[L::splat(L::T::ZERO); V]; M];
+        if t.epilogue.chained {
+            for (i, row) in sums.iter_mut().enumerate() {
+                for (v, x) in row.iter_mut().enumerate() {
+                    *x = load::<L, V, FULL>(t.c.add(i * t.c_rs), t.n, v);
+                }
+            }
+        }
+        sums
+    }
+}
 
 /// Applies the epilogue to the sums of `M` rows by `V` vectors and stores them; `FULL`: no column is cut.
 ///

@@ -10,7 +10,7 @@ mod softmax_xent;
 
 pub use col_sum::col_sum;
 pub use few_columns::few_columns;
-pub use finish::finish;
+pub use finish::{begin, finish};
 pub use fma_chains::{CHAINS, fma_chains};
 pub use softmax_xent::{softmax_xent, softmax_xent_rop};
 

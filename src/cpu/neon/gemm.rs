@@ -11,7 +11,7 @@ use std::arch::aarch64::*;
 
 use super::pack;
 use crate::cpu::contract::{Gemm, Tile};
-use crate::cpu::lanes::finish;
+use crate::cpu::lanes::{begin, finish};
 
 /// Single precision, 8 x 12: a 256 x 12 panel of B takes 12 KiB of the first-level cache.
 pub const F32_8X12: Gemm<f32> = Gemm {
@@ -86,11 +86,11 @@ macro_rules! tiles {
         #[inline]
         #[target_feature(enable = "neon")]
         unsafe fn $block<const M: usize, const V: usize>(t: &Tile<$t>) {
-            let mut acc = [[$splat(0.0); V]; M];
             let (mut a, mut b) = (t.a, t.b);
             // SAFETY: p < k, i < M = m and the vectors lie in the columns. Pointers past the last step are formed but not
             // read.
             unsafe {
+                let mut acc = begin::<$vector, M, V, true>(t);
                 for _ in 0..t.k {
                     let row: [_; V] = std::array::from_fn(|v| $load(b.wrapping_add(v * $lanes)));
                     for i in 0..M {
@@ -116,6 +116,11 @@ macro_rules! tiles {
             let mut acc = [0.0; M];
             // SAFETY: p < k, i < M = m, j < n.
             unsafe {
+                if t.epilogue.chained {
+                    for (i, sum) in acc.iter_mut().enumerate() {
+                        *sum = *t.c.add(i * t.c_rs + j);
+                    }
+                }
                 for p in 0..t.k {
                     let b = *t.b.add(p * t.b_rs + j);
                     for (i, sum) in acc.iter_mut().enumerate() {
@@ -126,10 +131,15 @@ macro_rules! tiles {
                 for (i, &sum) in acc.iter().enumerate() {
                     let c = t.c.add(i * t.c_rs + j);
                     let kept = e.mask.is_null() || *e.mask.add(i * e.mask_rs + j) > 0.0;
-                    let mut x = if !kept && !e.mask_result { 0.0 } else { e.alpha * sum };
+                    let sum = if !kept && !e.mask_result { 0.0 } else { sum };
+                    let mut x = e.alpha * sum;
                     if e.beta != 0.0 {
                         let old = if e.old.is_null() { *c } else { *e.old.add(i * e.old_rs + j) };
-                        x = <$t>::mul_add(e.beta, old, x);
+                        // In the operations of `finish`.
+                        x = match e.beta == 1.0 {
+                            true => <$t>::mul_add(e.alpha, sum, old),
+                            false => <$t>::mul_add(e.beta, old, x),
+                        };
                     }
                     if !e.bias.is_null() {
                         x += *e.bias.add(j);

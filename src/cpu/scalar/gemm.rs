@@ -32,6 +32,14 @@ pub const F64_4X8: Gemm<f64> = Gemm {
 /// See [`Gemm::tile`].
 unsafe fn tile<T: Element>(t: &Tile<T>) {
     let mut acc = [[T::ZERO; 8]; 4];
+    if t.epilogue.chained {
+        for (i, row) in acc.iter_mut().enumerate().take(t.m) {
+            for (j, sum) in row.iter_mut().enumerate().take(t.n) {
+                // SAFETY: i < m and j < n: this element of C is readable.
+                *sum = unsafe { *t.c.add(i * t.c_rs + j) };
+            }
+        }
+    }
     for p in 0..t.k {
         for (i, row) in acc.iter_mut().enumerate().take(t.m) {
             // SAFETY: i < m and p < k, so the contract makes this element of A readable.

@@ -15,7 +15,7 @@ use crate::cpu::KernelElement;
 use crate::error::{Error, Result};
 use crate::meta::plan::Shapes;
 use crate::meta::{InnerLoop, InnerMemory, Inputs, Limits, MetaBatch, Order, Outcome, Start, proto_maml};
-use crate::model::{Targets, mlp, saved_len};
+use crate::model::{InputKind, Targets, mlp, saved_len};
 
 /// What all episodes of a meta-step share.
 pub(super) struct Step<'a, T: KernelElement> {
@@ -27,13 +27,15 @@ pub(super) struct Step<'a, T: KernelElement> {
     pub batch: &'a MetaBatch<'a, T>,
     pub inner: &'a InnerLoop<'a>,
     pub limits: &'a Limits,
+    /// What dense inputs' adjoints are multiplied with.
+    pub factor: T,
 }
 
 /// One episode's rows of the workspace.
 pub(super) struct Rows<'a, T> {
-    /// In: Z_0 (N x H). Out: its adjoint u.
+    /// In: Z_0 (N x H). Out: its adjoint u, for dense inputs times the step's factor.
     pub z: &'a mut [T],
-    /// In: Z'_0 (M x H). Out: its adjoint eps.
+    /// In: Z'_0 (M x H). Out: its adjoint eps, likewise.
     pub z_query: &'a mut [T],
     /// Out: the query outputs.
     pub out: &'a mut [T],
@@ -128,6 +130,9 @@ impl<T: KernelElement> Step<'_, T> {
         };
         lane.col_sum(T::ONE, matrix(z, n, h), T::ZERO, bias)?;
         lane.col_sum(T::ONE, matrix(z_query, m, h), T::ONE, bias)?;
+        if self.shapes.whole.kind == InputKind::Dense && self.inner.order != Order::Evaluate {
+            [z, z_query].into_iter().for_each(|adjoint| scale(self.factor, adjoint));
+        }
         let finite = loss.is_finite() && (self.inner.order == Order::Evaluate || head.iter().all(|x| x.is_finite()));
         Ok((loss, Outcome::of(finite, solved)))
     }

@@ -53,6 +53,7 @@ use crate::error::{Error, Result};
 use crate::model::{InputKind, MlpShape, Params};
 use crate::view::MatRef;
 use episode::Step;
+use rates::scale;
 use work::Work;
 
 /// Computes meta-gradients in Gram space; owns all memory they need.
@@ -144,14 +145,21 @@ impl<T: KernelElement> GramSpace<T> {
         }
         let chunk = self.plan.limits.chunk();
         let mean = T::ONE / T::from_f64(episodes.len().max(1) as f64);
+        // Dense inputs' part takes the factor with the shorter of its operands and its result, to which a context adds its own.
+        let support = batch.support.rows[episodes.end] - batch.support.rows[episodes.start];
+        let late = self.out_rows + support >= shape.input && InnerMemory::of(inner).context == 0;
+        let factor = if late { T::ONE } else { mean };
         for start in episodes.clone().step_by(chunk) {
             let part = start..episodes.end.min(start + chunk);
             self.forward(params, batch, inner, &part)?;
-            self.adapt(params, batch, inner, episodes.start, &part, gradient)?;
+            self.adapt(params, batch, inner, (episodes.start, factor), &part, gradient)?;
             if inner.order != Order::Evaluate {
                 self.add_first(batch, inner, &part, mean, gradient)?;
                 self.add_rows(shape, &InnerMemory::of(inner), part.len(), mean, gradient)?;
             }
+        }
+        if shape.kind == InputKind::Dense && late && inner.order != Order::Evaluate {
+            scale(mean, &mut gradient.first);
         }
         gradient.rates.clear();
         if inner.order != Order::Evaluate {
@@ -249,7 +257,7 @@ impl<T: KernelElement> GramSpace<T> {
         params: &Params<T, S>,
         batch: &MetaBatch<T>,
         inner: &InnerLoop,
-        first: usize,
+        (first, factor): (usize, T),
         part: &Range<usize>,
         gradient: &mut MetaGradient<T>,
     ) -> Result<()> {
@@ -273,12 +281,13 @@ impl<T: KernelElement> GramSpace<T> {
         };
         let first = |i: usize| params.first[i].widen();
         let (shapes, limits) = (&self.plan.shapes, &self.plan.limits);
-        let step = Step { first: &first, head: &params.head, shapes, batch, inner, limits };
+        let step = Step { first: &first, head: &params.head, shapes, batch, inner, limits, factor };
         let cut = |work, left, all| work::split(work, &step, row_len, left, all);
         self.team.spread(work, cut, |lane, work| work::run(lane, &step, row_len, work))
     }
 
-    /// dW1 += mean * (eps^T X' + u^T X) of each episode, one after the other, from what the episodes left in `z`.
+    /// dW1 += mean * (eps^T X' + u^T X) of each episode, one after the other, from what the episodes left in `z`: the adjoints, for
+    /// dense inputs times the factor of the mean, unless that comes last.
     fn add_first(
         &mut self,
         batch: &MetaBatch<T>,
@@ -312,7 +321,7 @@ impl<T: KernelElement> GramSpace<T> {
                 (dz.rows_range(at, at + range.len()), x.rows_range(range.start, range.end))
             };
             let dw = matrix_mut(&mut gradient.first, h, shape.input);
-            return self.team.add_products(mean, part.len() * sides.len(), place, dw);
+            return self.team.add_products(part.len() * sides.len(), place, dw);
         }
         self.scatter.clear();
         for t in part.clone() {
