@@ -183,7 +183,7 @@ macro_rules! tiles {
             let size = size_of::<$t>();
             // SAFETY: p < k, i < M = m; the masks read and write only columns below n.
             unsafe {
-                let full = t.n == V * $lanes;
+                let full = V == 1 && t.n == $lanes;
                 let mut acc = if full { begin::<$vector, M, V, true>(t) } else { begin::<$vector, M, V, false>(t) };
                 match (full, t.a_rs == 1) {
                     (true, true) => $sum::<M, V>(t, Rows::near(size), None, &mut acc),
