@@ -79,6 +79,9 @@ impl Tiles {
     }
 }
 
+/// Bytes across which a panel's rows of B lie when they evict each other even from a second-level cache, each in a few of its sets:
+/// then copying them pays from the second tile of rows on.
+const SPREAD: usize = 2 << 20;
 /// Columns of B from which packing A pays.
 const COLUMNS_THAT_PAY_FOR_A: usize = 192;
 
@@ -112,7 +115,8 @@ impl<T: KernelElement> Packed<T> {
         pack: &mut [T],
     ) -> Self {
         let Self { a, b } = Self::both(kernel, pack);
-        let pays_for_b = g.m >= kernel.packs_b_from && g.n > kernel.nr;
+        let spread = g.k.min(kernel.kc) * g.b_rs * size_of::<B>() >= SPREAD && g.m > kernel.mr;
+        let pays_for_b = (g.m >= kernel.packs_b_from || spread) && g.n > kernel.nr;
         let pays_for_a = g.n >= COLUMNS_THAT_PAY_FOR_A && g.m > 1;
         let packs_b = pays_for_b || g.b_cs != 1 || B::STORED != T::DTYPE;
         let packs_a = pays_for_a || A::STORED != T::DTYPE;
