@@ -2,8 +2,9 @@
 
 mod support;
 
-use metaglot::cpu::{KernelElement, StoredElement};
-use metaglot::{bf16, f16};
+use metaglot::backend::Team;
+use metaglot::cpu::{Cpu, KernelElement, StoredElement};
+use metaglot::{MatMut, MatRef, bf16, f16};
 use support::cases::{self, Fill, Product, ProductCase};
 use support::tables::Tables;
 use support::{check_product, check_rows, check_sums};
@@ -86,6 +87,19 @@ fn added_products_equal_the_truth_however_cut<T: KernelElement>() {
         let fill = if seed == 5 { Fill::Special } else { Fill::Normal };
         check_product::added(&mut tables, &ProductCase { seed, product, m, n, k, gap: 2, alpha, beta, fill });
     }
+}
+
+#[test]
+#[should_panic = "part 0 has another size than before"]
+fn a_part_that_changes_its_size_is_refused() {
+    let numbers = [1.0f32; 64];
+    let calls = std::sync::atomic::AtomicUsize::new(0);
+    let part_of = |_| {
+        let cols = if calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 { 4 } else { 8 };
+        (MatRef::new(&numbers, 8, cols).unwrap(), MatRef::new(&numbers, 8, 8).unwrap())
+    };
+    let mut c = [0.0; 32];
+    let _ = Team::new(&Cpu::new()).add_products(1, part_of, MatMut::new(&mut c, 4, 8).unwrap());
 }
 
 fn products_with_few_columns_equal_the_truth<T: KernelElement>() {

@@ -117,8 +117,13 @@ impl<T: KernelElement> Team<T> {
     /// `c += sum over i < parts of a_i^T b_i`, i rising, with (a_i, b_i) = `part(i)`, k_i x m and k_i x n; c: m x n. An element is
     /// one chain of multiply-adds that begins at its old value, so cutting the parts into several calls changes no bit.
     ///
+    /// `part_of` is called several times with each number.
+    ///
     /// # Errors
     /// [`Error::Shape`] where a part's size does not match c.
+    ///
+    /// # Panics
+    /// Where a part has another size than at the first call.
     pub fn add_products<'v>(
         &mut self,
         parts: usize,
@@ -131,6 +136,7 @@ impl<T: KernelElement> Team<T> {
             whole = Some(operands(Form::Tn, &a, &b, &mut c, Finish::scaled(T::ONE, T::ZERO))?);
         }
         let Some(whole) = whole else { return Ok(()) };
+        let (m, n) = (whole.m, whole.n);
         let whole = Shared(GemmOperands { epilogue: Epilogue { chained: true, ..whole.epilogue }, ..whole });
         let cpu = self.cpu.clone();
         cpu.for_each_part(&mut self.lanes, |lane| {
@@ -143,11 +149,12 @@ impl<T: KernelElement> Team<T> {
             let part_of = |i: usize| {
                 let (a, b) = part_of(i);
                 let (k, a_cs, b_rs) = (a.rows(), a.ld(), b.ld());
+                assert!((a.cols(), b.cols(), b.rows()) == (m, n, k), "part {i} has another size than before");
                 // Wrapping: an empty part begins behind its operand.
                 let (a, b) = (a.as_ptr().wrapping_add(rows.start), b.as_ptr().wrapping_add(cols.start));
                 GemmOperands { k, a, a_cs, b, b_rs, ..whole }
             };
-            // SAFETY: all sizes were compared above; lanes own disjoint rows or columns of `c`.
+            // SAFETY: each part's sizes are compared where it is made; lanes own disjoint rows or columns of `c`.
             unsafe { add_products(lane.kernels, &whole, parts, part_of, &mut lane.pack) };
         });
         Ok(())
