@@ -118,7 +118,8 @@ pub struct Gemm<T> {
     pub kc: usize,
     /// Columns of B packed at once.
     pub nc: usize,
-    /// Rows of A from which on copying a B that lies well pays: below, its panels are read in place, a row of the matrix a step.
+    /// Rows of A from which on copying a B that lies well pays: below, its panels are read in place, a row of the matrix a step,
+    /// unless those rows lie far apart.
     pub packs_b_from: usize,
     /// Computes one tile.
     ///

@@ -65,6 +65,7 @@ fn stay_awake_for(ended: &AtomicBool) {
     }
 }
 
+/// Half of the parts on either side, down to single ones.
 fn halve<P: Send>(parts: &mut [P], f: &(impl Fn(&mut P) + Sync)) {
     match parts {
         [] => {}

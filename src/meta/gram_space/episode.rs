@@ -61,12 +61,9 @@ struct LaneMemory<'a, T> {
 impl<'a, T: Copy> LaneMemory<'a, T> {
     fn lay_out(shapes: &Shapes, s: &Sizes, memory: &mut Carver<'a, T>) -> Self {
         let (frozen, prototypes) = (s.inner.last_layer, s.inner.prototypes);
-        let body = |rows| {
-            let mut count = Carver::<T>::counting();
-            if let (true, Some(body)) = (frozen || prototypes, &shapes.body) {
-                mlp::Saved::lay_out(body, rows, 0, &mut count);
-            }
-            count.used()
+        let body = |rows| match &shapes.body {
+            Some(body) if frozen || prototypes => mlp::Saved::<T>::len(body, rows, 0),
+            _ => 0,
         };
         Self {
             gram: memory.take_if(!frozen, s.n * s.n),

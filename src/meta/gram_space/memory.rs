@@ -72,9 +72,7 @@ impl Sizes {
     /// Elements of the pass over the rows handled at once.
     fn pass_len(&self, shape: &MlpShape) -> usize {
         let (rows, loss) = self.pass();
-        let mut memory = Carver::<u8>::counting();
-        mlp::Saved::lay_out(shape, rows, loss, &mut memory);
-        memory.used()
+        mlp::Saved::<u8>::len(shape, rows, loss)
     }
 
     /// The parts of `0..n` that are handled at once.
@@ -238,8 +236,6 @@ impl<'a, T: Copy> Memory<'a, T> {
     pub fn lay_out(shape: &MlpShape, s: &Sizes, memory: &mut Carver<'a, T>) -> Self {
         let (nh, mh, head) = (s.n * shape.hidden(), s.m * shape.hidden(), shape.head_len());
         let (slot, shared) = Slot::<T>::len(shape, s);
-        let mut query = Carver::<T>::counting();
-        mlp::Saved::lay_out(shape, s.m, s.query_loss, &mut query);
         let returns = s.keeps_steps() || s.inner.implicit;
         Self {
             sizes: *s,
@@ -249,7 +245,7 @@ impl<'a, T: Copy> Memory<'a, T> {
             slots: memory.take(slot * s.segment),
             pass: memory.take(shared),
             checkpoints: memory.take(State::<T>::kept_len(shape, s) * s.checkpoints),
-            query: memory.take(query.used()),
+            query: memory.take(mlp::Saved::<T>::len(shape, s.m, s.query_loss)),
             eps: memory.take(mh),
             v: memory.take(head),
             u: memory.take_if(returns || s.inner.prototypes || (s.inner.displacement && !s.inner.last_layer), nh),
