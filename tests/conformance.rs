@@ -5,7 +5,7 @@ mod support;
 use metaglot::backend::Team;
 use metaglot::cpu::{Cpu, KernelElement, StoredElement};
 use metaglot::{MatMut, MatRef, bf16, f16};
-use support::cases::{self, Fill, Product, ProductCase};
+use support::cases::{self, Fill, Fused, Product, ProductCase};
 use support::tables::Tables;
 use support::{check_product, check_rows, check_sums};
 
@@ -27,6 +27,8 @@ for_both_types! {
     fused_products_equal_the_truth
     added_products_equal_the_truth_however_cut
     products_with_few_columns_equal_the_truth
+    products_with_few_steps_equal_the_truth
+    sums_of_two_products_equal_the_truth
     products_have_the_same_bits_on_any_number_of_threads
     symmetric_products_have_the_bits_of_general_ones
     row_operations_equal_the_truth
@@ -44,7 +46,7 @@ fn products_equal_the_truth<T: KernelElement>() {
 
 fn products_may_be_cut_anywhere<T: KernelElement>() {
     let mut tables = Tables::<T>::new(&[]);
-    for (m, n, k) in [(13, 35, 300), (70, 20, 40), (66, 18, 257), (15, 35, 1025), (3, 5, 0)] {
+    for (m, n, k) in [(13, 35, 300), (70, 20, 40), (66, 18, 257), (15, 35, 1025), (3, 5, 0), (25, 67, 5)] {
         for (seed, product) in Product::ALL.into_iter().enumerate() {
             let (seed, alpha, beta, fill) = (seed as u64, 0.7, -0.5, Fill::Normal);
             let case = ProductCase { seed, product, m, n, k, gap: 2, alpha, beta, fill };
@@ -105,6 +107,20 @@ fn a_part_that_changes_its_size_is_refused() {
 fn products_with_few_columns_equal_the_truth<T: KernelElement>() {
     let mut tables = Tables::<T>::new(&[]);
     cases::few_columns().iter().for_each(|case| check_product::few_columns(&mut tables, case));
+}
+
+fn products_with_few_steps_equal_the_truth<T: KernelElement>() {
+    let mut tables = Tables::<T>::new(&[]);
+    for (i, case) in cases::low_ranks().iter().enumerate() {
+        // Without a mask, then with one of the product: what a rank-k update knows.
+        check_product::fused(&mut tables, case, &Fused::number(i % 2));
+    }
+}
+
+fn sums_of_two_products_equal_the_truth<T: KernelElement>() {
+    let mut tables = Tables::<T>::new(&[]);
+    cases::low_ranks().iter().for_each(|case| check_product::pair(&mut tables, case));
+    cases::few_columns().iter().filter(|case| case.k > 11).for_each(|case| check_product::pair(&mut tables, case));
 }
 
 fn products_have_the_same_bits_on_any_number_of_threads<T: KernelElement>() {

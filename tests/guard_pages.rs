@@ -110,7 +110,7 @@ fn products<T: KernelElement>() {
     let tables = &mut Tables::<T>::new(&[]);
     for m in [1, 2, 5, 6, 7, 8, 13, 14, 15, 25] {
         for n in [1, 3, 4, 5, 8, 12, 13, 16, 17, 31, 32, 33] {
-            for k in [1, 7, 16, 40] {
+            for k in [1, 3, 7, 16, 40] {
                 let (alpha, beta) = (T::from_f64(0.7), T::from_f64(-0.5));
                 let what = format!("{m}x{n}x{k}");
                 guarded(tables, &format!("gemm_nn {what}"), &[m * k, k * n], &[m * n], |lane, x, y| {
@@ -134,6 +134,17 @@ fn products<T: KernelElement>() {
                         let c = MatMut::new(y, m, n).unwrap();
                         lane.product(Form::Nn, view(x[0], m, k), view(x[1], k, n), c, finish).unwrap();
                     }
+                });
+                let sizes = [m * k, k * n, m * k, k * n, m * n];
+                guarded(tables, &format!("pair {what}"), &sizes, &[m * n], |lane, x, y| {
+                    let pair = [(view(x[0], m, k), view(x[1], k, n)), (view(x[2], m, k), view(x[3], k, n))];
+                    let (mask, c) = (Some(view(x[4], m, n)), MatMut::new(y[0], m, n).unwrap());
+                    lane.product_pair(Form::Nn, pair, alpha, mask, T::ONE, c).unwrap();
+                });
+                let sizes = [m * k, n * k, m * k, n * k, n];
+                guarded(tables, &format!("few_columns_pair {what}"), &sizes, &[m * n], |lane, x, y| {
+                    let pair = [(view(x[0], m, k), view(x[1], n, k)), (view(x[2], m, k), view(x[3], n, k))];
+                    lane.few_columns_pair(pair, Some(x[4]), MatMut::new(y[0], m, n).unwrap()).unwrap();
                 });
                 guarded(tables, &format!("few_columns {what}"), &[m * k, n * k, n], &[m * n], |lane, x, y| {
                     let (a, b) = (view(x[0], m, k), view(x[1], n, k));

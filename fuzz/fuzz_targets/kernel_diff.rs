@@ -45,6 +45,12 @@ fn product<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u6
     }
     if product == Product::Nt {
         check_product::few_columns(tables, &ProductCase { n: n % 10, m: m % 16, ..case });
+        check_product::pair(tables, &ProductCase { n: n % 10, ..case });
+    }
+    let few = ProductCase { k: k % 12, ..case };
+    if matches!(product, Product::Nn | Product::Tn) {
+        check_product::fused(tables, &few, &Fused::number(bytes.below(2)));
+        check_product::pair(tables, &few);
     }
 }
 

@@ -162,8 +162,8 @@ pub type GatherSum<T, S> = unsafe fn(usize, *const u32, *const T, *const S, usiz
 /// Columns that [`FewColumns`] takes at most.
 pub const FEW: usize = 8;
 
-/// The operands of a product with few columns:
-/// `c[i * c_rs + j] = alpha * sum over p < k of a[i * a_rs + p] * b[j * b_rs + p] + beta * c[i * c_rs + j] + bias[j]`
+/// The operands of a product with few columns, or of a sum of two of equal sizes:
+/// `c[i * c_rs + j] = alpha * sum over q < parts, p < k of a[q][i * a_rs + p] * b[q][j * b_rs + p] + beta * c[i * c_rs + j] + bias[j]`
 /// for i < m, j < n; beta = 0 does not read c; `bias` may be null.
 #[derive(Clone, Copy, Debug)]
 pub struct FewDots<T> {
@@ -171,14 +171,16 @@ pub struct FewDots<T> {
     pub m: usize,
     /// Columns, at most [`FEW`].
     pub n: usize,
-    /// Length of the sums.
+    /// Length of each product's sums.
     pub k: usize,
-    /// The rows that are multiplied.
-    pub a: *const T,
+    /// How many products, 1 or 2.
+    pub parts: usize,
+    /// The rows that are multiplied; what is behind `parts` is not read.
+    pub a: [*const T; 2],
     /// Their stride.
     pub a_rs: usize,
     /// A row a column of the result.
-    pub b: *const T,
+    pub b: [*const T; 2],
     /// Their stride.
     pub b_rs: usize,
     /// The result.
@@ -199,6 +201,51 @@ pub struct FewDots<T> {
 /// Every element the formula names is readable (a, b, bias) or writable (c), and c overlaps none of the others.
 pub type FewColumns<T> = unsafe fn(&FewDots<T>);
 
+/// Rank that [`RankUpdate`] takes at most: steps of the reduction, of both products together.
+pub const LOW_RANK: usize = 10;
+
+/// The operands of a rank-k update with few steps, or of a sum of two with as many steps each:
+/// `c[i * c_rs + j] = alpha * sum over q < parts, p < k of a[q][i * a_rs + p] * b[q][p * b_rs + j]`, 0 where the mask is not
+/// positive, `+ c[i * c_rs + j]` if it adds, for i < m, j < n.
+#[derive(Clone, Copy, Debug)]
+pub struct LowRank<T> {
+    /// Rows.
+    pub m: usize,
+    /// Columns.
+    pub n: usize,
+    /// Steps of each product.
+    pub k: usize,
+    /// How many products, 1 or 2; `parts * k` is at most [`LOW_RANK`].
+    pub parts: usize,
+    /// The left factors; what is behind `parts` is not read.
+    pub a: [*const T; 2],
+    /// Their row stride.
+    pub a_rs: usize,
+    /// The right factors.
+    pub b: [*const T; 2],
+    /// Their row stride.
+    pub b_rs: usize,
+    /// The result.
+    pub c: *mut T,
+    /// Its row stride.
+    pub c_rs: usize,
+    /// Scales the sums.
+    pub alpha: T,
+    /// Whether the sums are added to what C holds.
+    pub adds: bool,
+    /// Element (i, j) of a ReLU's output, at `mask + i * mask_rs + j`; null for no mask.
+    pub mask: *const T,
+    /// Row stride of the mask.
+    pub mask_rs: usize,
+}
+
+/// Computes a rank-k update. The sum runs over q, then p in rising order, one multiply-add each as in a [`Tile`]: a single
+/// product has the bits it has there.
+///
+/// # Safety
+/// Every element the formula names is readable (a, b, mask) or writable (c), and c overlaps none of the others.
+pub type RankUpdate<T> = unsafe fn(&LowRank<T>);
+
 /// One function pointer per operation, for one element type.
 ///
 /// # Safety
@@ -210,6 +257,8 @@ pub struct Ops<T> {
     pub gemm: Gemm<T>,
     /// A product with few columns: see [`FewColumns`].
     pub few_columns: FewColumns<T>,
+    /// A product with few steps: see [`RankUpdate`].
+    pub rank_update: RankUpdate<T>,
     /// See [`GatherSum`].
     pub gather_sum: GatherSum<T, T>,
     /// `dst[i] = max(src[i], 0)`; NaN gives 0 or NaN. Arguments: n, src, dst.

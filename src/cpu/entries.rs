@@ -7,7 +7,7 @@
 /// Defines the entries for the instruction set named `$isa`, which the features `$features` enable.
 macro_rules! entries {
     ($isa:literal, $features:literal) => {
-        use $crate::cpu::contract::{AdamwStep, FewDots, FmaChains};
+        use $crate::cpu::contract::{AdamwStep, FewDots, FmaChains, LowRank};
         use $crate::cpu::lanes::{self, Lanes};
         use $crate::cpu::scalar;
         use $crate::dtype::{Element, Stored};
@@ -17,6 +17,13 @@ macro_rules! entries {
         pub unsafe fn few_columns<L: Lanes>(f: &FewDots<L::T>) {
             // SAFETY: the contract is passed on unchanged.
             unsafe { lanes::few_columns::<L>(f) }
+        }
+
+        #[doc = concat!("# Safety\n", $isa, " is there; see the contract's `RankUpdate`.")]
+        #[target_feature(enable = $features)]
+        pub unsafe fn rank_update<L: Lanes>(r: &LowRank<L::T>) {
+            // SAFETY: the contract is passed on unchanged.
+            unsafe { lanes::rank_update::<L>(r) }
         }
 
         #[doc = concat!("# Safety\n", $isa, " is there; see the contract's `gather_sum`.")]

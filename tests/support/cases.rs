@@ -221,6 +221,24 @@ pub fn few_columns() -> Vec<ProductCase> {
     cases
 }
 
+/// Products, and sums of two, with few steps and some more: every rank by tails of columns, all three forms.
+pub fn low_ranks() -> Vec<ProductCase> {
+    let mut cases = vec![];
+    for k in 0..=11 {
+        for n in [0, 1, 3, 4, 5, 8, 15, 16, 17, 31, 32, 33, 49] {
+            for m in [0, 1, 2, 25] {
+                let i = cases.len();
+                let product = [Product::Nn, Product::Nn, Product::Tn, Product::Nt][(i + i / 4) % 4];
+                let (alpha, beta) = ([1.0, -0.1, 0.7][i % 3], [1.0, 0.0, 1.0, -0.5][i / 3 % 4]);
+                let fill = if i % 11 == 7 { Fill::Special } else { Fill::Normal };
+                let (seed, gap) = (i as u64, i % 5);
+                cases.push(ProductCase { seed, product, m, n, k, gap, alpha, beta, fill });
+            }
+        }
+    }
+    cases
+}
+
 /// One row-wise or element-wise operation on n elements that start `offset` elements past an aligned address.
 #[derive(Clone, Copy, Debug)]
 pub struct RowCase {

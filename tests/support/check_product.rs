@@ -55,12 +55,23 @@ impl<T: Element> Operands<T> {
 
     /// The truth, with what is fused to it; the old values are those of `c`, and without a mask `mask` is not looked at.
     fn wanted(&self, case: &ProductCase, fused: &Fused, mask: &Padded<T>) -> Vec<Wanted> {
+        self.wanted_beside(case, fused, mask, &[])
+    }
+
+    /// The same of the sum of this product and `others`, of which only the factors count.
+    fn wanted_beside(
+        &self,
+        case: &ProductCase,
+        fused: &Fused,
+        mask: &Padded<T>,
+        others: &[Operands<T>],
+    ) -> Vec<Wanted> {
         let p = precision::<T>();
         let (alpha, beta) = factors(case);
         let (alpha, beta) = (T::from_f64(alpha).to_f64(), T::from_f64(beta).to_f64());
         let one = |i: usize, j: usize| {
-            let a = |q| if turns_a(case.product) { self.a.at(q, i) } else { self.a.at(i, q) };
-            let b = |q| if turns_b(case.product) { self.b.at(j, q) } else { self.b.at(q, j) };
+            let a = |o: &Self, q| if turns_a(case.product) { o.a.at(q, i) } else { o.a.at(i, q) };
+            let b = |o: &Self, q| if turns_b(case.product) { o.b.at(j, q) } else { o.b.at(q, j) };
             let bias = match case.product {
                 Product::Gram => Some(1.0),
                 _ => fused.bias.then(|| self.bias.at(0, j)),
@@ -68,7 +79,9 @@ impl<T: Element> Operands<T> {
             let old = if beta == 0.0 { 0.0 } else { self.c.at(i, j) };
             let zero = |masked| fused.mask == Some(masked) && (mask.at(i, j) <= 0.0 || mask.at(i, j).is_nan());
             let k = if zero(Masked::Product) { 0 } else { case.k };
-            let x = truth::product(p, (0..k).map(|q| (a(q), b(q))), alpha, beta, old, bias);
+            let parts = std::iter::once(self).chain(others);
+            let factors = parts.flat_map(|o| (0..k).map(move |q| (a(o, q), b(o, q))));
+            let x = truth::product(p, factors, alpha, beta, old, bias);
             match fused.relu {
                 _ if zero(Masked::Result) => Wanted::exactly(0.0),
                 true => truth::relu(x),
@@ -267,6 +280,42 @@ pub fn few_columns<T: KernelElement>(tables: &mut Tables<T>, case: &ProductCase)
                 }
                 assert!(parts.bits() == c.bits(), "{what}: other bits when cut at row {cut}");
             }
+        }
+    }
+}
+
+/// A sum of two products, with and without a mask, and where the form allows with few columns, on all tables against the truth.
+pub fn pair<T: KernelElement>(tables: &mut Tables<T>, case: &ProductCase) {
+    let (o, other) =
+        (Operands::<T>::new(case), Operands::<T>::new(&ProductCase { seed: case.seed + 1_000_000, ..*case }));
+    let others = std::slice::from_ref(&other);
+    let mut rng = Rng::new(case.seed, 3, 0, Purpose::Data);
+    let mask = Padded::<T>::matrix(case.m, case.n, 1, 2, || [1.0, 0.0, f64::NAN, -1.0][rng.below(4)]);
+    let (alpha, beta) = (T::from_f64(case.alpha), T::from_f64(case.beta));
+    let factors = [(o.a.view(), o.b.view()), (other.a.view(), other.b.view())];
+    for masked in [None, Some(Masked::Product)] {
+        let fused = Fused { old: false, bias: false, relu: false, mask: masked };
+        let wanted = o.wanted_beside(case, &fused, &mask, others);
+        for (isa, lane) in &mut tables.lanes {
+            let (mut c, what) = (o.c.clone(), label::<T>(*isa, 1, "product_pair", &(case, masked)));
+            let mask = masked.map(|_| mask.view());
+            lane.product_pair(form(case.product), factors, alpha, mask, beta, c.view_mut()).unwrap();
+            c.assert_frame(&what);
+            assert_met(&what, &wanted, &c.values());
+        }
+    }
+    if !turns_b(case.product) {
+        return;
+    }
+    for with_bias in [false, true] {
+        let (case, fused) =
+            (ProductCase { alpha: 1.0, beta: 0.0, ..*case }, Fused { bias: with_bias, ..Fused::number(0) });
+        let wanted = o.wanted_beside(&case, &fused, &mask, others);
+        for (isa, lane) in &mut tables.lanes {
+            let (mut c, what) = (o.c.clone(), label::<T>(*isa, 1, "few_columns_pair", &(case, with_bias)));
+            lane.few_columns_pair(factors, with_bias.then(|| o.bias.slice()), c.view_mut()).unwrap();
+            c.assert_frame(&what);
+            assert_met(&what, &wanted, &c.values());
         }
     }
 }

@@ -25,6 +25,7 @@ pub const KERNELS: Kernels = Kernels {
     f32: Ops {
         gemm: gemm::F32_6X16,
         few_columns: entries::few_columns::<Wide32>,
+        rank_update: entries::rank_update::<Wide32>,
         gather_sum: bag::f32_gather_sum::<f32>,
         relu: entries::relu::<f32>,
         relu_mask: entries::relu_mask::<f32>,
@@ -40,6 +41,7 @@ pub const KERNELS: Kernels = Kernels {
     f64: Ops {
         gemm: gemm::F64_6X8,
         few_columns: entries::few_columns::<Wide64>,
+        rank_update: entries::rank_update::<Wide64>,
         gather_sum: entries::gather_sum::<f64, f64>,
         relu: entries::relu::<f64>,
         relu_mask: entries::relu_mask::<f64>,

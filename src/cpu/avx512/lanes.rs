@@ -64,6 +64,11 @@ impl Lanes for __m512 {
         unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(x, _mm512_setzero_ps()), self) }
     }
     #[inline(always)]
+    unsafe fn fma_where_positive(self, b: Self, c: Self, x: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_mask3_fmadd_ps(self, b, c, _mm512_cmp_ps_mask::<_CMP_GT_OQ>(x, _mm512_setzero_ps())) }
+    }
+    #[inline(always)]
     unsafe fn round(self) -> Self {
         // SAFETY: the trait's contract.
         unsafe { _mm512_roundscale_ps::<_MM_FROUND_TO_NEAREST_INT>(self) }
@@ -169,6 +174,11 @@ impl Lanes for __m512d {
     unsafe fn where_positive(self, x: Self) -> Self {
         // SAFETY: the trait's contract.
         unsafe { _mm512_maskz_mov_pd(_mm512_cmp_pd_mask::<_CMP_GT_OQ>(x, _mm512_setzero_pd()), self) }
+    }
+    #[inline(always)]
+    unsafe fn fma_where_positive(self, b: Self, c: Self, x: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_mask3_fmadd_pd(self, b, c, _mm512_cmp_pd_mask::<_CMP_GT_OQ>(x, _mm512_setzero_pd())) }
     }
     #[inline(always)]
     unsafe fn round(self) -> Self {

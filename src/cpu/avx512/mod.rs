@@ -23,6 +23,7 @@ pub const KERNELS: Kernels = Kernels {
     f32: Ops {
         gemm: gemm::F32_14X32,
         few_columns: entries::few_columns::<Wide32>,
+        rank_update: entries::rank_update::<Wide32>,
         relu: entries::relu::<f32>,
         relu_mask: entries::relu_mask::<f32>,
         softmax_xent: entries::softmax_xent::<Wide32, __m256>,
@@ -38,6 +39,7 @@ pub const KERNELS: Kernels = Kernels {
     f64: Ops {
         gemm: gemm::F64_14X16,
         few_columns: entries::few_columns::<Wide64>,
+        rank_update: entries::rank_update::<Wide64>,
         gather_sum: entries::gather_sum::<f64, f64>,
         relu: entries::relu::<f64>,
         relu_mask: entries::relu_mask::<f64>,

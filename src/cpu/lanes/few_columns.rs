@@ -63,11 +63,14 @@ unsafe fn block<L: Lanes, const R: usize, const N: usize>(f: &FewDots<L::T>, fir
     unsafe {
         let mut sums = [[L::splat(L::T::ZERO); N]; R];
         let whole = f.k / L::N;
-        for v in 0..whole {
-            add::<L, R, N, false>(f, first, v, &mut sums);
-        }
-        if whole * L::N < f.k {
-            add::<L, R, N, true>(f, first, whole, &mut sums);
+        for part in 0..f.parts {
+            let (a, b) = (f.a[part].add(first * f.a_rs), f.b[part]);
+            for v in 0..whole {
+                add::<L, R, N, false>(f, a, b, v, &mut sums);
+            }
+            if whole * L::N < f.k {
+                add::<L, R, N, true>(f, a, b, whole, &mut sums);
+            }
         }
         let mut x = [[L::T::ZERO; N]; R];
         L::sum_each(sums.as_flattened(), x.as_flattened_mut());
@@ -93,29 +96,30 @@ unsafe fn block<L: Lanes, const R: usize, const N: usize>(f: &FewDots<L::T>, fir
     }
 }
 
-/// Adds the products of vector `v`, of which a tail has only the first elements.
+/// Adds the products of vector `v` of rows from `a` on with those from `b` on; of the vector a tail has only the first elements.
 ///
 /// # Safety
 /// As [`block`], and the vector begins before k.
 #[inline(always)]
 unsafe fn add<L: Lanes, const R: usize, const N: usize, const TAIL: bool>(
     f: &FewDots<L::T>,
-    first: usize,
+    a: *const L::T,
+    b: *const L::T,
     v: usize,
     sums: &mut [[L; N]; R],
 ) {
     // SAFETY: the caller's; rows below m, columns below n.
     unsafe {
-        let mut b = [L::splat(L::T::ZERO); N];
-        for (j, b) in b.iter_mut().enumerate() {
-            let row = f.b.add(j * f.b_rs);
-            *b = if TAIL { load_vector(row, f.k, v, L::T::ZERO) } else { L::load(row.add(v * L::N)) };
+        let mut columns = [L::splat(L::T::ZERO); N];
+        for (j, x) in columns.iter_mut().enumerate() {
+            let row = b.add(j * f.b_rs);
+            *x = if TAIL { load_vector(row, f.k, v, L::T::ZERO) } else { L::load(row.add(v * L::N)) };
         }
         for (r, sums) in sums.iter_mut().enumerate() {
-            let row = f.a.add((first + r) * f.a_rs);
-            let a = if TAIL { load_vector(row, f.k, v, L::T::ZERO) } else { L::load(row.add(v * L::N)) };
-            for (sum, b) in sums.iter_mut().zip(b) {
-                *sum = a.fma(b, *sum);
+            let row = a.add(r * f.a_rs);
+            let x = if TAIL { load_vector(row, f.k, v, L::T::ZERO) } else { L::load(row.add(v * L::N)) };
+            for (sum, b) in sums.iter_mut().zip(columns) {
+                *sum = x.fma(b, *sum);
             }
         }
     }

@@ -103,7 +103,7 @@ unsafe fn mask<L: Lanes, const M: usize, const V: usize, const FULL: bool>(t: &T
 /// # Safety
 /// As [`finish`]; the row's elements are readable.
 #[inline(always)]
-unsafe fn load<L: Lanes, const V: usize, const FULL: bool>(row: *const L::T, n: usize, v: usize) -> L {
+pub(super) unsafe fn load<L: Lanes, const V: usize, const FULL: bool>(row: *const L::T, n: usize, v: usize) -> L {
     // SAFETY: only columns below n are read.
     unsafe {
         let src = row.add(v * L::N);

@@ -6,12 +6,14 @@ mod col_sum;
 mod few_columns;
 mod finish;
 mod fma_chains;
+mod rank_update;
 mod softmax_xent;
 
 pub use col_sum::col_sum;
 pub use few_columns::few_columns;
 pub use finish::{begin, finish};
 pub use fma_chains::{CHAINS, fma_chains};
+pub use rank_update::rank_update;
 pub use softmax_xent::{softmax_xent, softmax_xent_rop};
 
 use crate::dtype::Element;
@@ -50,6 +52,12 @@ pub trait Lanes: Copy {
     unsafe fn max(self, x: Self) -> Self;
     /// `self` in lanes where `x > 0`, elsewhere 0.
     unsafe fn where_positive(self, x: Self) -> Self;
+    /// `self * b + c` in lanes where `x > 0`, elsewhere `c`; `self` is finite.
+    #[inline(always)]
+    unsafe fn fma_where_positive(self, b: Self, c: Self, x: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { self.fma(b.where_positive(x), c) }
+    }
     /// The nearest integer, ties to even.
     unsafe fn round(self) -> Self;
     /// `self * 2^n` for integers n whose power is a normal number; 0 where `x < floor`.

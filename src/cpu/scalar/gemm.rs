@@ -1,6 +1,6 @@
 //! GEMM tile and packing, reference: one accumulator an element, the reduction in rising order.
 
-use crate::cpu::contract::{FewDots, Gemm, Panel, Tile};
+use crate::cpu::contract::{FewDots, Gemm, LowRank, Panel, Tile};
 use crate::dtype::{Element, Stored};
 
 /// Single precision.
@@ -85,8 +85,10 @@ pub unsafe fn few_columns<T: Element>(f: &FewDots<T>) {
             // SAFETY: i < m, j < n, p < k: the contract makes these elements valid.
             unsafe {
                 let mut sum = T::ZERO;
-                for p in 0..f.k {
-                    sum += *f.a.add(i * f.a_rs + p) * *f.b.add(j * f.b_rs + p);
+                for (a, b) in f.a.iter().zip(&f.b).take(f.parts) {
+                    for p in 0..f.k {
+                        sum += *a.add(i * f.a_rs + p) * *b.add(j * f.b_rs + p);
+                    }
                 }
                 let c = f.c.add(i * f.c_rs + j);
                 let mut x = f.alpha * sum;
@@ -94,6 +96,28 @@ pub unsafe fn few_columns<T: Element>(f: &FewDots<T>) {
                     x += f.beta * *c;
                 }
                 *c = if f.bias.is_null() { x } else { x + *f.bias.add(j) };
+            }
+        }
+    }
+}
+
+/// # Safety
+/// See [`RankUpdate`](crate::cpu::contract::RankUpdate).
+pub unsafe fn rank_update<T: Element>(r: &LowRank<T>) {
+    for i in 0..r.m {
+        for j in 0..r.n {
+            // SAFETY: i < m, j < n, p < k, q < parts: the contract makes these elements valid.
+            unsafe {
+                let mut sum = T::ZERO;
+                for (a, b) in r.a.iter().zip(&r.b).take(r.parts) {
+                    for p in 0..r.k {
+                        sum += *a.add(i * r.a_rs + p) * *b.add(p * r.b_rs + j);
+                    }
+                }
+                let c = r.c.add(i * r.c_rs + j);
+                let kept = r.mask.is_null() || *r.mask.add(i * r.mask_rs + j) > T::ZERO;
+                let x = if kept { r.alpha * sum } else { T::ZERO };
+                *c = if r.adds { x + *c } else { x };
             }
         }
     }

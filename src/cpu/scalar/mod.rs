@@ -38,6 +38,7 @@ const fn ops<T: Element>(gemm: super::contract::Gemm<T>) -> Ops<T> {
     Ops {
         gemm,
         few_columns: gemm::few_columns::<T>,
+        rank_update: gemm::rank_update::<T>,
         gather_sum: bag::gather_sum::<T, T>,
         relu: activation::relu::<T>,
         relu_mask: activation::relu_mask::<T>,

@@ -124,7 +124,7 @@ impl<T: KernelElement> Dense<T> {
         rz.chunks_exact_mut(h).for_each(|row| row.copy_from_slice(shift));
         let (phi, head) = (&self.thetas[front..shape.len()], &mut self.hv[front..]);
         head.fill(T::ZERO);
-        let along = mlp::Direction::Scaled(T::ZERO);
+        let along = mlp::Direction::Zero;
         mlp::rop(&mut self.lane, shape, phi, loss, &mut saved, along, head, rz, &mut self.scratch)?;
         examples.gradient(&mut self.lane, rz, &mut self.hv)?;
         self.lane.col_sum(T::ONE, matrix(rz, n, h), T::ZERO, sums)

@@ -182,7 +182,7 @@ impl<T: KernelElement> Context<'_, T> {
             add_outer(lane, memory.g_bar, memory.sums, weights_bar)?;
             shift(lane, memory.g_bar, memory.weights, memory.shift)?;
             memory.rz.chunks_exact_mut(h).for_each(|row| row.copy_from_slice(memory.shift));
-            let along = mlp::Direction::Scaled(T::ZERO);
+            let along = mlp::Direction::Zero;
             mlp::rop(lane, shape, phi, loss, &mut saved, along, head, memory.rz, memory.scratch)?;
             lane.axpy(T::ONE, memory.rz, memory.u)?;
             lane.col_sum(T::ONE, matrix(memory.rz, n, h), T::ZERO, memory.sums)?;

@@ -15,8 +15,8 @@
 //! remains.
 //!
 //! For plain SGD (E_bar, m_bar) = a (C_bar, -v) and C_bar = B - G u, where B is what the query losses added. So C_bar is
-//! never kept: one product reads G, u and B and leaves the direction a (B - G u), masked by the step's ReLU, where the
-//! Hessian product begins, which ends by adding dZ to u.
+//! never kept: one product reads G, u and B and leaves G u - B, masked by the step's ReLU, where the Hessian product along
+//! (G u - B, v) begins, which ends by adding -a times its parts to u and v.
 #![forbid(unsafe_code)]
 
 use super::memory::{Back, Memory, Slot, saved_pass, slot};
@@ -137,17 +137,17 @@ impl<T: KernelElement> Core<'_, T> {
         match self.grams {
             Some((gram, _)) if k + 1 < self.inner.steps => {
                 let old = Some(matrix(back.c_bar, n, h));
-                let finish = Finish { old, mask: mask.map(Mask::Result), ..Finish::scaled(-rate, rate) };
+                let finish = Finish { old, mask: mask.map(Mask::Result), ..Finish::scaled(T::ONE, -T::ONE) };
                 lane.product(Form::Nn, gram, matrix(u, n, h), matrix_mut(first, n, h), finish)?;
             }
             // u is still 0.
             _ => {
-                lane.axpby(rate, back.c_bar, T::ZERO, first)?;
+                lane.axpby(-T::ONE, back.c_bar, T::ZERO, first)?;
                 saved.mask_tangent(lane, self.shape, first)?;
             }
         }
-        let (loss, along) = ((&self.support, self.support_scale()), mlp::Direction::Scaled(-rate));
-        mlp::rop_to(lane, self.shape, slot.phi, loss, &mut saved, along, v, (u, T::ONE), back.scratch)
+        let (loss, factors) = ((&self.support, self.support_scale()), [-rate, T::ONE]);
+        mlp::rop_to(lane, self.shape, slot.phi, loss, &mut saved, mlp::Direction::Own, (v, u), factors, back.scratch)
     }
 
     /// E_bar and m_bar of step k, and what decay passes on to C_bar, v and phi_0.

@@ -23,18 +23,21 @@ pub(crate) fn scratch_len(shape: &MlpShape, n: usize) -> usize {
 /// The head's part of a direction.
 #[derive(Clone, Copy)]
 pub(crate) enum Direction<'a, T> {
-    /// This many times what the product's head part is added to: no copy of it is needed.
-    Scaled(T),
+    /// 0.
+    Zero,
+    /// What the product's head part is added to: no copy of it is needed.
+    Own,
     /// Given by itself.
     Along(&'a [T]),
 }
 
-impl<T: KernelElement> Direction<'_, T> {
-    /// What to scale, and by how much; `v` is what the product is added to.
-    fn parts<'s>(&'s self, v: &'s [T]) -> (T, &'s [T]) {
+impl<T> Direction<'_, T> {
+    /// Its values, if it is not 0; `v` is what the product is added to.
+    fn values<'s>(&'s self, v: &'s [T]) -> Option<&'s [T]> {
         match self {
-            Direction::Scaled(scale) => (*scale, v),
-            Direction::Along(w) => (T::ONE, w),
+            Direction::Zero => None,
+            Direction::Own => Some(v),
+            Direction::Along(w) => Some(w),
         }
     }
 }
@@ -63,11 +66,11 @@ pub(crate) fn rop<T: KernelElement>(
         Some(_) => lane.relu_mask_to(&saved.acts[..first.len()], rz, first)?,
         None => first.copy_from_slice(rz),
     }
-    rop_to(lane, shape, phi, loss, saved, direction, v, (rz, T::ZERO), scratch)
+    rop_to(lane, shape, phi, loss, saved, direction, (v, rz), [T::ONE, T::ZERO], scratch)
 }
 
-/// The same from a direction that stands, masked by the first layer's ReLU, in [`tangent`]'s place; the first part is added
-/// to `beta` times what `dst` holds.
+/// The same from a direction that stands, masked by the first layer's ReLU, in [`tangent`]'s place: with results (v, dst) and
+/// factors [alpha, beta], `v += alpha * head's part` and `dst = alpha * first part + beta * dst`.
 #[expect(clippy::too_many_arguments, reason = "values, direction and scratch of one pass")]
 pub(crate) fn rop_to<T: KernelElement>(
     lane: &mut Lane<T>,
@@ -76,33 +79,30 @@ pub(crate) fn rop_to<T: KernelElement>(
     (targets, loss_scale): (&Targets, T),
     saved: &mut Saved<T>,
     direction: Direction<T>,
-    v: &mut [T],
-    (dst, beta): (&mut [T], T),
+    (v, dst): (&mut [T], &mut [T]),
+    [alpha, beta]: [T; 2],
     scratch: &mut [T],
 ) -> Result<()> {
     let (n, last) = (saved.n, shape.layers());
     if last == 1 {
         let rz = tangent(shape, n, scratch);
         loss_rop(lane, targets, loss_scale, matrix(saved.out, n, shape.outputs()), saved.loss, rz)?;
-        return lane.axpby(T::ONE, rz, beta, dst);
+        return lane.axpby(alpha, rz, beta, dst);
     }
     let (racts, rdeltas) = scratch[..scratch_len(shape, n)].split_at_mut(n * shape.hidden_sum());
-    let (scale, rw) = direction.parts(v);
-    rforward(lane, shape, phi, saved, scale, rw, racts, rdeltas)?;
+    rforward(lane, shape, phi, saved, direction.values(v), racts, rdeltas)?;
     let rout = &mut rdeltas[layer_start(shape, n, last)..];
     loss_rop(lane, targets, loss_scale, matrix(saved.out, n, shape.outputs()), saved.loss, rout)?;
-    rbackward(lane, shape, phi, saved, direction, v, racts, rdeltas, (dst, beta))
+    rbackward(lane, shape, phi, saved, direction, (v, dst), [alpha, beta], racts, rdeltas)
 }
 
 /// Fills `racts` from its first layer on, and the last layer's tangent into its place in `rdeltas`.
-#[expect(clippy::too_many_arguments, reason = "values, direction and scratch of one pass")]
 fn rforward<T: KernelElement>(
     lane: &mut Lane<T>,
     shape: &MlpShape,
     phi: &[T],
     saved: &Saved<T>,
-    scale: T,
-    v: &[T],
+    rphi: Option<&[T]>,
     racts: &mut [T],
     rdeltas: &mut [T],
 ) -> Result<()> {
@@ -113,24 +113,30 @@ fn rforward<T: KernelElement>(
         let (lower, upper) = racts.split_at_mut(start);
         let dst = if l == last { &mut rdeltas[start..] } else { &mut upper[..n * layer.outputs] };
         let (inputs, outputs) = (layer.inputs, layer.outputs);
-        let (w, rw) = (matrix(&phi[layer.weight.clone()], outputs, inputs), matrix(&v[layer.weight], outputs, inputs));
-        // `scale` times the part that is a layer with the direction's weights comes as the old value's factor.
         let (act, ract) = (matrix(&saved.acts[before..], n, inputs), matrix(&lower[before..], n, inputs));
-        if l == last {
-            let bias = Some(&v[layer.bias]);
-            lane.few_columns(T::ONE, act, rw, T::ZERO, bias, matrix_mut(dst, n, outputs))?;
-            lane.few_columns(T::ONE, ract, w, scale, None, matrix_mut(dst, n, outputs))?;
-        } else {
-            lane.linear(act, rw, &v[layer.bias], false, matrix_mut(dst, n, outputs))?;
-            lane.gemm_nt(T::ONE, ract, w, scale, matrix_mut(dst, n, outputs))?;
-            lane.relu_mask(&saved.acts[start..][..n * outputs], dst)?;
+        let w = matrix(&phi[layer.weight.clone()], outputs, inputs);
+        let along = rphi.map(|r| (matrix(&r[layer.weight], outputs, inputs), &r[layer.bias]));
+        match along {
+            Some((rw, bias)) if l == last => {
+                lane.few_columns_pair([(act, rw), (ract, w)], Some(bias), matrix_mut(dst, n, outputs))?;
+            }
+            None if l == last => lane.few_columns(T::ONE, ract, w, T::ZERO, None, matrix_mut(dst, n, outputs))?,
+            _ => {
+                if let Some((rw, bias)) = along {
+                    lane.linear(act, rw, bias, false, matrix_mut(dst, n, outputs))?;
+                }
+                let beta = if along.is_some() { T::ONE } else { T::ZERO };
+                lane.gemm_nt(T::ONE, ract, w, beta, matrix_mut(dst, n, outputs))?;
+                lane.relu_mask(&saved.acts[start..][..n * outputs], dst)?;
+            }
         }
     }
     Ok(())
 }
 
-/// Fills `rdeltas` downwards from its last layer, adds the first layer's to `beta` times `first`, and the head's part of the
-/// product to `v`. A layer's direction is read for the last time before its product is added, so both can live in `v`.
+/// Fills `rdeltas` downwards from its last layer, gives the first layer's to `first`, and adds the head's part of the product
+/// to `v`, both as [`rop_to`] says. A layer's direction is read for the last time before its product is added, so both can live
+/// in `v`.
 #[expect(clippy::too_many_arguments, reason = "values, direction and scratch of one pass")]
 fn rbackward<T: KernelElement>(
     lane: &mut Lane<T>,
@@ -138,10 +144,10 @@ fn rbackward<T: KernelElement>(
     phi: &[T],
     saved: &Saved<T>,
     direction: Direction<T>,
-    v: &mut [T],
+    (v, first): (&mut [T], &mut [T]),
+    factors: [T; 2],
     racts: &[T],
     rdeltas: &mut [T],
-    (first, beta): (&mut [T], T),
 ) -> Result<()> {
     let n = saved.n;
     for layer in shape.head_layers().rev() {
@@ -150,20 +156,21 @@ fn rbackward<T: KernelElement>(
         let (inputs, outputs) = (layer.inputs, layer.outputs);
         let (lower, upper) = rdeltas.split_at_mut(start);
         let (delta, rdelta) = (matrix(&saved.deltas[start..], n, outputs), matrix(upper, n, outputs));
-        let (act, ract) = (&saved.acts[before..start], matrix(&racts[before..], n, inputs));
-        let (below, beta) = if l == 2 { (&mut *first, beta) } else { (&mut lower[before..], T::ZERO) };
+        let (act, ract) = (matrix(&saved.acts[before..start], n, inputs), matrix(&racts[before..], n, inputs));
+        let (below, [alpha, beta]) =
+            if l == 2 { (&mut *first, factors) } else { (&mut lower[before..], [T::ONE, T::ZERO]) };
         let w = matrix(&phi[layer.weight.clone()], outputs, inputs);
-        let (scale, rw) = direction.parts(v);
-        let rw = matrix(&rw[layer.weight.clone()], outputs, inputs);
-        let mask = Some(Mask::Product(matrix(act, n, inputs)));
-        for (d, weight, alpha, beta) in [(rdelta, w, T::ONE, beta), (delta, rw, scale, T::ONE)] {
-            let finish = Finish { mask, ..Finish::scaled(alpha, beta) };
-            lane.product(Form::Nn, d, weight, matrix_mut(below, n, inputs), finish)?;
+        let below = matrix_mut(below, n, inputs);
+        match direction.values(v).map(|rphi| matrix(&rphi[layer.weight.clone()], outputs, inputs)) {
+            Some(rw) => lane.product_pair(Form::Nn, [(rdelta, w), (delta, rw)], alpha, Some(act), beta, below)?,
+            None => {
+                let mask = Some(Mask::Product(act));
+                lane.product(Form::Nn, rdelta, w, below, Finish { mask, ..Finish::scaled(alpha, beta) })?;
+            }
         }
-        let vw = &mut v[layer.weight];
-        lane.gemm_tn(T::ONE, rdelta, matrix(act, n, inputs), T::ONE, matrix_mut(vw, outputs, inputs))?;
-        lane.gemm_tn(T::ONE, delta, ract, T::ONE, matrix_mut(vw, outputs, inputs))?;
-        lane.col_sum(T::ONE, rdelta, T::ONE, &mut v[layer.bias])?;
+        let (alpha, vw) = (factors[0], matrix_mut(&mut v[layer.weight], outputs, inputs));
+        lane.product_pair(Form::Tn, [(rdelta, act), (delta, ract)], alpha, None, T::ONE, vw)?;
+        lane.col_sum(alpha, rdelta, T::ONE, &mut v[layer.bias])?;
     }
     Ok(())
 }
