@@ -1,6 +1,6 @@
 //! Checked entry points: sizes are compared here, once, then one unsafe call is made.
 
-use crate::cpu::contract::{AdamwStep, Epilogue, FEW, FewDots, Kernels, LOW_RANK, LowRank, Ops};
+use crate::cpu::contract::{AdamwStep, Epilogue, FEW, FewDots, Kernels, LOW_RANK, Ops, Thin, ThinProduct};
 use crate::cpu::{Cpu, GemmOperands, KernelElement, StoredElement, gemm, pack_len, symmetric_gemm};
 use crate::error::{Error, Result};
 use crate::view::{MatMut, MatRef};
@@ -200,22 +200,32 @@ fn few_dots<T: KernelElement>(g: &GemmOperands<T>) -> Option<FewDots<T>> {
     })
 }
 
-/// The product as a rank-k update, if it is one: few steps, rows of both operands without gaps, and nothing done with the result
-/// but scaling, a mask of the product, and adding it.
-fn low_rank<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>>(
+/// The sum of `parts` such products as a thin one, with its kernel, if it is thin: of few steps or few rows, of rows without gaps, and
+/// nothing is done with the result but scaling, a mask of the product, and adding it.
+#[inline(always)]
+fn thin<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>>(
+    ops: &Ops<T>,
     g: &GemmOperands<T, A, B>,
-) -> Option<LowRank<T>> {
+    parts: usize,
+) -> Option<(ThinProduct<T>, Thin<T>)> {
     let e = &g.epilogue;
-    let as_stored = A::STORED == T::DTYPE && B::STORED == T::DTYPE && (g.a_cs, g.b_cs) == (1, 1);
-    let plain = e.bias.is_null() && e.old.is_null() && !e.relu && !e.chained && (e.mask.is_null() || !e.mask_result);
-    let fits = (1..=LOW_RANK).contains(&g.k) && as_stored && plain && (e.beta == T::ZERO || e.beta == T::ONE);
-    fits.then(|| LowRank {
+    let few_steps = g.a_cs == 1 && (1..=LOW_RANK).contains(&(parts * g.k));
+    // Not more steps than a block of the reduction: its sums are added to the result one after the other.
+    let few_rows = g.a_rs == 1 && g.m <= FEW && parts * g.k <= ops.gemm.kc && e.mask.is_null();
+    let as_stored = A::STORED == T::DTYPE && B::STORED == T::DTYPE && g.b_cs == 1;
+    let plain = e.bias.is_null() && e.old.is_null() && !e.relu && !e.mask_result;
+    if !(few_steps || few_rows) || !as_stored || !plain || (e.beta != T::ZERO && e.beta != T::ONE) {
+        return None;
+    }
+    let product = if few_steps { ops.rank_update } else { ops.few_rows };
+    let operands = Thin {
         m: g.m,
         n: g.n,
         k: g.k,
-        parts: 1,
+        parts,
         a: [g.a.cast(), std::ptr::null()],
         a_rs: g.a_rs,
+        a_cs: g.a_cs,
         b: [g.b.cast(), std::ptr::null()],
         b_rs: g.b_rs,
         c: g.c,
@@ -224,7 +234,8 @@ fn low_rank<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>>(
         adds: e.beta == T::ONE,
         mask: e.mask,
         mask_rs: e.mask_rs,
-    })
+    };
+    Some((product, operands))
 }
 
 impl<T: KernelElement> Lane<T> {
@@ -260,15 +271,24 @@ impl<T: KernelElement> Lane<T> {
     ) -> Result<()> {
         check_product(form, &a, &b, &c, &finish)?;
         let g = lower(form, &a, &b, &mut c, &finish);
-        // SAFETY: the views are valid and `operands` compared their sizes; `c` is borrowed mutably, so it overlaps
-        // nothing; the table was handed out for this machine; the packing space holds the largest block.
+        // SAFETY: the views are valid and their sizes were compared; `c` is borrowed mutably, so it overlaps nothing.
+        unsafe { self.multiply(&g) };
+        Ok(())
+    }
+
+    /// One product by the kernel that suits it.
+    ///
+    /// # Safety
+    /// All elements the operands name are valid; C overlaps nothing else.
+    #[inline(always)]
+    unsafe fn multiply<A: StoredElement<T>, B: StoredElement<T>>(&mut self, g: &GemmOperands<T, A, B>) {
+        // SAFETY: the caller's; the table was handed out for this machine; the packing space holds the largest block.
         unsafe {
-            match low_rank(&g) {
-                Some(r) => (self.ops.rank_update)(&r),
-                None => gemm(self.kernels, &g, &mut self.pack),
+            match thin(self.ops, g, 1) {
+                Some((product, operands)) => product(&operands),
+                None => gemm(self.kernels, g, &mut self.pack),
             }
         }
-        Ok(())
     }
 
     /// `c = alpha * (a_0 b_0 + a_1 b_1)`, 0 where the `mask`, a ReLU's output, is not positive, `+ beta * c`: two products of one
@@ -289,13 +309,13 @@ impl<T: KernelElement> Lane<T> {
         [first, second].iter().try_for_each(|(a, b)| check_product(form, a, b, &c, &finish))?;
         let g = lower(form, &first.0, &first.1, &mut c, &finish);
         let h = lower(form, &second.0, &second.1, &mut c, &Finish { beta: T::ONE, ..finish });
-        // SAFETY: as for any product; a rank-k update of both has the strides of both.
+        // SAFETY: as for any product; a thin product of both has the strides of both.
         unsafe {
-            match low_rank(&g) {
-                Some(r) if g.k == h.k && 2 * g.k <= LOW_RANK && (g.a_rs, g.b_rs) == (h.a_rs, h.b_rs) => {
-                    (self.ops.rank_update)(&LowRank { parts: 2, a: [g.a, h.a], b: [g.b, h.b], ..r });
+            match thin(self.ops, &g, 2) {
+                Some((product, operands)) if (g.k, g.a_rs, g.a_cs, g.b_rs) == (h.k, h.a_rs, h.a_cs, h.b_rs) => {
+                    product(&Thin { a: [g.a, h.a], b: [g.b, h.b], ..operands });
                 }
-                _ => [g, h].iter().for_each(|g| gemm(self.kernels, g, &mut self.pack)),
+                _ => [g, h].iter().for_each(|g| self.multiply(g)),
             }
         }
         Ok(())

@@ -159,7 +159,7 @@ pub struct AdamwStep<T> {
 /// A kernel may prefetch the rows of `index` ahead of their turn: it reads no index beyond `len`.
 pub type GatherSum<T, S> = unsafe fn(usize, *const u32, *const T, *const S, usize, usize, *const T, *mut T);
 
-/// Columns that [`FewColumns`] takes at most.
+/// Columns that [`FewColumns`], and rows that [`Ops::few_rows`] takes at most.
 pub const FEW: usize = 8;
 
 /// The operands of a product with few columns, or of a sum of two of equal sizes:
@@ -201,26 +201,28 @@ pub struct FewDots<T> {
 /// Every element the formula names is readable (a, b, bias) or writable (c), and c overlaps none of the others.
 pub type FewColumns<T> = unsafe fn(&FewDots<T>);
 
-/// Rank that [`RankUpdate`] takes at most: steps of the reduction, of both products together.
+/// Steps that [`Ops::rank_update`] takes at most, of both products together.
 pub const LOW_RANK: usize = 10;
 
-/// The operands of a rank-k update with few steps, or of a sum of two with as many steps each:
-/// `c[i * c_rs + j] = alpha * sum over q < parts, p < k of a[q][i * a_rs + p] * b[q][p * b_rs + j]`, 0 where the mask is not
+/// The operands of a product that is thin in one size, or of a sum of two of equal sizes:
+/// `c[i * c_rs + j] = alpha * sum over q < parts, p < k of a[q][i * a_rs + p * a_cs] * b[q][p * b_rs + j]`, 0 where the mask is not
 /// positive, `+ c[i * c_rs + j]` if it adds, for i < m, j < n.
 #[derive(Clone, Copy, Debug)]
-pub struct LowRank<T> {
+pub struct Thin<T> {
     /// Rows.
     pub m: usize,
     /// Columns.
     pub n: usize,
     /// Steps of each product.
     pub k: usize,
-    /// How many products, 1 or 2; `parts * k` is at most [`LOW_RANK`].
+    /// How many products, 1 or 2.
     pub parts: usize,
     /// The left factors; what is behind `parts` is not read.
     pub a: [*const T; 2],
     /// Their row stride.
     pub a_rs: usize,
+    /// Their column stride.
+    pub a_cs: usize,
     /// The right factors.
     pub b: [*const T; 2],
     /// Their row stride.
@@ -239,12 +241,12 @@ pub struct LowRank<T> {
     pub mask_rs: usize,
 }
 
-/// Computes a rank-k update. The sum runs over q, then p in rising order, one multiply-add each as in a [`Tile`]: a single
-/// product has the bits it has there.
+/// Computes a thin product. The sum runs over q, then p in rising order, one multiply-add each as in a [`Tile`]: a product
+/// without a mask has the bits it has there.
 ///
 /// # Safety
 /// Every element the formula names is readable (a, b, mask) or writable (c), and c overlaps none of the others.
-pub type RankUpdate<T> = unsafe fn(&LowRank<T>);
+pub type ThinProduct<T> = unsafe fn(&Thin<T>);
 
 /// One function pointer per operation, for one element type.
 ///
@@ -257,8 +259,10 @@ pub struct Ops<T> {
     pub gemm: Gemm<T>,
     /// A product with few columns: see [`FewColumns`].
     pub few_columns: FewColumns<T>,
-    /// A product with few steps: see [`RankUpdate`].
-    pub rank_update: RankUpdate<T>,
+    /// A [`ThinProduct`] of few steps: `parts * k` is at most [`LOW_RANK`], `a_cs` is 1.
+    pub rank_update: ThinProduct<T>,
+    /// A [`ThinProduct`] of few rows: m is at most [`FEW`], `a_rs` is 1, and there is no mask.
+    pub few_rows: ThinProduct<T>,
     /// See [`GatherSum`].
     pub gather_sum: GatherSum<T, T>,
     /// `dst[i] = max(src[i], 0)`; NaN gives 0 or NaN. Arguments: n, src, dst.

@@ -7,7 +7,7 @@
 /// Defines the entries for the instruction set named `$isa`, which the features `$features` enable.
 macro_rules! entries {
     ($isa:literal, $features:literal) => {
-        use $crate::cpu::contract::{AdamwStep, FewDots, FmaChains, LowRank};
+        use $crate::cpu::contract::{AdamwStep, FewDots, FmaChains, Thin};
         use $crate::cpu::lanes::{self, Lanes};
         use $crate::cpu::scalar;
         use $crate::dtype::{Element, Stored};
@@ -19,11 +19,18 @@ macro_rules! entries {
             unsafe { lanes::few_columns::<L>(f) }
         }
 
-        #[doc = concat!("# Safety\n", $isa, " is there; see the contract's `RankUpdate`.")]
+        #[doc = concat!("# Safety\n", $isa, " is there; see the contract's `rank_update`.")]
         #[target_feature(enable = $features)]
-        pub unsafe fn rank_update<L: Lanes>(r: &LowRank<L::T>) {
+        pub unsafe fn rank_update<L: Lanes>(t: &Thin<L::T>) {
             // SAFETY: the contract is passed on unchanged.
-            unsafe { lanes::rank_update::<L>(r) }
+            unsafe { lanes::rank_update::<L>(t) }
+        }
+
+        #[doc = concat!("# Safety\n", $isa, " is there; see the contract's `few_rows`.")]
+        #[target_feature(enable = $features)]
+        pub unsafe fn few_rows<L: Lanes>(t: &Thin<L::T>) {
+            // SAFETY: the contract is passed on unchanged.
+            unsafe { lanes::few_rows::<L>(t) }
         }
 
         #[doc = concat!("# Safety\n", $isa, " is there; see the contract's `gather_sum`.")]

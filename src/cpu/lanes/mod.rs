@@ -4,6 +4,7 @@
 
 mod col_sum;
 mod few_columns;
+mod few_rows;
 mod finish;
 mod fma_chains;
 mod rank_update;
@@ -11,6 +12,7 @@ mod softmax_xent;
 
 pub use col_sum::col_sum;
 pub use few_columns::few_columns;
+pub use few_rows::few_rows;
 pub use finish::{begin, finish};
 pub use fma_chains::{CHAINS, fma_chains};
 pub use rank_update::rank_update;

@@ -1,6 +1,6 @@
 //! GEMM tile and packing, reference: one accumulator an element, the reduction in rising order.
 
-use crate::cpu::contract::{FewDots, Gemm, LowRank, Panel, Tile};
+use crate::cpu::contract::{FewDots, Gemm, Panel, Thin, Tile};
 use crate::dtype::{Element, Stored};
 
 /// Single precision.
@@ -102,22 +102,22 @@ pub unsafe fn few_columns<T: Element>(f: &FewDots<T>) {
 }
 
 /// # Safety
-/// See [`RankUpdate`](crate::cpu::contract::RankUpdate).
-pub unsafe fn rank_update<T: Element>(r: &LowRank<T>) {
-    for i in 0..r.m {
-        for j in 0..r.n {
+/// See [`ThinProduct`](crate::cpu::contract::ThinProduct).
+pub unsafe fn thin<T: Element>(t: &Thin<T>) {
+    for i in 0..t.m {
+        for j in 0..t.n {
             // SAFETY: i < m, j < n, p < k, q < parts: the contract makes these elements valid.
             unsafe {
                 let mut sum = T::ZERO;
-                for (a, b) in r.a.iter().zip(&r.b).take(r.parts) {
-                    for p in 0..r.k {
-                        sum += *a.add(i * r.a_rs + p) * *b.add(p * r.b_rs + j);
+                for (a, b) in t.a.iter().zip(&t.b).take(t.parts) {
+                    for p in 0..t.k {
+                        sum += *a.add(i * t.a_rs + p * t.a_cs) * *b.add(p * t.b_rs + j);
                     }
                 }
-                let c = r.c.add(i * r.c_rs + j);
-                let kept = r.mask.is_null() || *r.mask.add(i * r.mask_rs + j) > T::ZERO;
-                let x = if kept { r.alpha * sum } else { T::ZERO };
-                *c = if r.adds { x + *c } else { x };
+                let c = t.c.add(i * t.c_rs + j);
+                let kept = t.mask.is_null() || *t.mask.add(i * t.mask_rs + j) > T::ZERO;
+                let x = if kept { t.alpha * sum } else { T::ZERO };
+                *c = if t.adds { x + *c } else { x };
             }
         }
     }

@@ -38,7 +38,8 @@ const fn ops<T: Element>(gemm: super::contract::Gemm<T>) -> Ops<T> {
     Ops {
         gemm,
         few_columns: gemm::few_columns::<T>,
-        rank_update: gemm::rank_update::<T>,
+        rank_update: gemm::thin::<T>,
+        few_rows: gemm::thin::<T>,
         gather_sum: bag::gather_sum::<T, T>,
         relu: activation::relu::<T>,
         relu_mask: activation::relu_mask::<T>,
