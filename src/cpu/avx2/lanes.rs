@@ -53,6 +53,11 @@ impl Lanes for __m256 {
         unsafe { _mm256_mul_ps(self, b) }
     }
     #[inline(always)]
+    unsafe fn div(self, b: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_div_ps(self, b) }
+    }
+    #[inline(always)]
     unsafe fn fma(self, b: Self, c: Self) -> Self {
         // SAFETY: the trait's contract.
         unsafe { _mm256_fmadd_ps(self, b, c) }
@@ -176,6 +181,11 @@ impl Lanes for __m256d {
     unsafe fn mul(self, b: Self) -> Self {
         // SAFETY: the trait's contract.
         unsafe { _mm256_mul_pd(self, b) }
+    }
+    #[inline(always)]
+    unsafe fn div(self, b: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_div_pd(self, b) }
     }
     #[inline(always)]
     unsafe fn fma(self, b: Self, c: Self) -> Self {

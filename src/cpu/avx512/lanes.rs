@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use crate::cpu::lanes::Lanes;
+use super::transposition::{f32_transposed, f64_transposed};
+use crate::cpu::lanes::{Lanes, gathered};
 
 impl Lanes for __m512 {
     type T = f32;
@@ -47,6 +48,11 @@ impl Lanes for __m512 {
     unsafe fn mul(self, b: Self) -> Self {
         // SAFETY: the trait's contract.
         unsafe { _mm512_mul_ps(self, b) }
+    }
+    #[inline(always)]
+    unsafe fn div(self, b: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_div_ps(self, b) }
     }
     #[inline(always)]
     unsafe fn fma(self, b: Self, c: Self) -> Self {
@@ -114,6 +120,39 @@ impl Lanes for __m512 {
         // SAFETY: the trait's contract.
         unsafe { _mm512_reduce_max_ps(self) }
     }
+    /// Permuted in registers where the rows have no gaps.
+    #[inline(always)]
+    unsafe fn rows_in_lanes<const C: usize>(src: *const f32, ld: usize, rows: usize) -> [Self; C] {
+        // SAFETY: the trait's contract; of the rows' elements only those there are read.
+        unsafe {
+            if ld != C {
+                return gathered(src, ld, rows);
+            }
+            let mut x = [_mm512_setzero_ps(); C];
+            for (v, x) in x.iter_mut().enumerate() {
+                match (rows * C).saturating_sub(v * Self::N) {
+                    0 => break,
+                    left if left < Self::N => *x = Self::load_first(src.add(v * Self::N), left, 0.0),
+                    _ => *x = Self::load(src.add(v * Self::N)),
+                }
+            }
+            f32_transposed::<C, false>(&x)
+        }
+    }
+    /// Permuted in registers.
+    #[inline(always)]
+    unsafe fn store_rows<const C: usize>(vectors: &[Self; C], dst: *mut f32, rows: usize) {
+        // SAFETY: the trait's contract; only the rows' elements are written.
+        unsafe {
+            for (v, &x) in f32_transposed::<C, true>(vectors).iter().enumerate() {
+                match (rows * C).saturating_sub(v * Self::N) {
+                    0 => break,
+                    left if left < Self::N => x.store_first(dst.add(v * Self::N), left),
+                    _ => x.store(dst.add(v * Self::N)),
+                }
+            }
+        }
+    }
 }
 
 impl Lanes for __m512d {
@@ -161,6 +200,11 @@ impl Lanes for __m512d {
         unsafe { _mm512_mul_pd(self, b) }
     }
     #[inline(always)]
+    unsafe fn div(self, b: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_div_pd(self, b) }
+    }
+    #[inline(always)]
     unsafe fn fma(self, b: Self, c: Self) -> Self {
         // SAFETY: the trait's contract.
         unsafe { _mm512_fmadd_pd(self, b, c) }
@@ -205,5 +249,38 @@ impl Lanes for __m512d {
     unsafe fn largest(self) -> f64 {
         // SAFETY: the trait's contract.
         unsafe { _mm512_reduce_max_pd(self) }
+    }
+    /// Permuted in registers where the rows have no gaps.
+    #[inline(always)]
+    unsafe fn rows_in_lanes<const C: usize>(src: *const f64, ld: usize, rows: usize) -> [Self; C] {
+        // SAFETY: the trait's contract; of the rows' elements only those there are read.
+        unsafe {
+            if ld != C {
+                return gathered(src, ld, rows);
+            }
+            let mut x = [_mm512_setzero_pd(); C];
+            for (v, x) in x.iter_mut().enumerate() {
+                match (rows * C).saturating_sub(v * Self::N) {
+                    0 => break,
+                    left if left < Self::N => *x = Self::load_first(src.add(v * Self::N), left, 0.0),
+                    _ => *x = Self::load(src.add(v * Self::N)),
+                }
+            }
+            f64_transposed::<C, false>(&x)
+        }
+    }
+    /// Permuted in registers.
+    #[inline(always)]
+    unsafe fn store_rows<const C: usize>(vectors: &[Self; C], dst: *mut f64, rows: usize) {
+        // SAFETY: the trait's contract; only the rows' elements are written.
+        unsafe {
+            for (v, &x) in f64_transposed::<C, true>(vectors).iter().enumerate() {
+                match (rows * C).saturating_sub(v * Self::N) {
+                    0 => break,
+                    left if left < Self::N => x.store_first(dst.add(v * Self::N), left),
+                    _ => x.store(dst.add(v * Self::N)),
+                }
+            }
+        }
     }
 }

@@ -10,6 +10,7 @@ mod gemm;
 mod lanes;
 mod pack;
 mod sums;
+mod transposition;
 
 use std::arch::x86_64::{__m256, __m256d, __m512, __m512d};
 

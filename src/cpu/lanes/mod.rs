@@ -3,6 +3,7 @@
 //! Everything here is inlined into an instruction set's entry, which enables the instructions; nothing is called across.
 
 mod col_sum;
+mod few_classes;
 mod few_columns;
 mod few_rows;
 mod finish;
@@ -48,6 +49,8 @@ pub trait Lanes: Copy {
     unsafe fn sub(self, b: Self) -> Self;
     /// `self * b`.
     unsafe fn mul(self, b: Self) -> Self;
+    /// `self / b`.
+    unsafe fn div(self, b: Self) -> Self;
     /// `self * b + c`, rounded once.
     unsafe fn fma(self, b: Self, c: Self) -> Self;
     /// The larger; where `x` is NaN, NaN.
@@ -78,7 +81,54 @@ pub trait Lanes: Copy {
     }
     /// The largest lane.
     unsafe fn largest(self) -> Self::T;
+    /// Lane i of vector j: element j of row i, the rows `ld` elements apart, for i < rows; lanes behind them hold any number.
+    #[inline(always)]
+    unsafe fn rows_in_lanes<const C: usize>(src: *const Self::T, ld: usize, rows: usize) -> [Self; C] {
+        // SAFETY: the trait's contract.
+        unsafe { gathered(src, ld, rows) }
+    }
+    /// The reverse, to rows without gaps: element j of row i is lane i of vector j.
+    #[inline(always)]
+    unsafe fn store_rows<const C: usize>(vectors: &[Self; C], dst: *mut Self::T, rows: usize) {
+        let mut lanes = [[Self::T::ZERO; MOST_LANES]; C];
+        // SAFETY: the trait's contract; as in `gathered`.
+        unsafe {
+            for (vector, lanes) in vectors.iter().zip(&mut lanes) {
+                vector.store(lanes.as_mut_ptr());
+            }
+            for i in 0..rows {
+                for (j, lanes) in lanes.iter().enumerate() {
+                    *dst.add(i * C + j) = *lanes.get_unchecked(i);
+                }
+            }
+        }
+    }
 }
+
+/// [`Lanes::rows_in_lanes`] element by element through the stack.
+///
+/// # Safety
+/// As the function.
+#[inline(always)]
+pub unsafe fn gathered<L: Lanes, const C: usize>(src: *const L::T, ld: usize, rows: usize) -> [L; C] {
+    let mut lanes = [[L::T::ZERO; MOST_LANES]; C];
+    // SAFETY: the trait's contract; i < rows, which is at most `N`, and a vector fits into an array.
+    unsafe {
+        for i in 0..rows {
+            for (j, lanes) in lanes.iter_mut().enumerate() {
+                *lanes.get_unchecked_mut(i) = *src.add(i * ld + j);
+            }
+        }
+        let mut x = [L::splat(L::T::ZERO); C];
+        for (x, lanes) in x.iter_mut().zip(&lanes) {
+            *x = L::load(lanes.as_ptr());
+        }
+        x
+    }
+}
+
+/// Lanes of the longest register.
+const MOST_LANES: usize = 16;
 
 /// The numbers the exponential needs of an element type.
 pub trait ExpElement: Element {

@@ -1,26 +1,27 @@
 //! Softmax cross-entropy with its gradient, and the R-operator, over the rows of a block.
 //!
-//! Few classes are the usual case: up to 8 vectors of logits stay in registers, so the logits are read once and p and
-//! dz written once. Longer rows take three passes: read z (largest); read z, write p (exponentials, their sum); read p,
+//! Up to 6 classes have a lane a row (`few_classes`). Else up to 8 vectors of logits stay in registers, so the logits are read once
+//! and p and dz written once. Longer rows take three passes: read z (largest); read z, write p (exponentials, their sum); read p,
 //! write p and dz. A row's chain (largest, exponential, sum, quotient) takes about 80 cycles, its instructions a third of that: with
 //! the rows in one call, without a branch or call between them, the next rows' instructions fill the gaps.
 //!
 //! The loss needs ln of each row's sum. Sums lie between 1 and n, so they are multiplied in f64 and one logarithm is taken
 //! of many rows' product: each multiplication adds 1.1e-16 to the loss, less than f32's logarithm would.
 
+use super::few_classes::few_classes;
 use super::{Lanes, exp_nonpositive, load_vector, store_vector};
 use crate::dtype::Element;
 
 /// Operands of the block; see [`Ops::softmax_xent`](crate::cpu::contract::Ops::softmax_xent).
-struct Block<T> {
-    m: usize,
-    n: usize,
-    z: *const T,
-    ld: usize,
-    targets: *const u32,
-    scale: T,
-    p: *mut T,
-    dz: *mut T,
+pub(super) struct Block<T> {
+    pub m: usize,
+    pub n: usize,
+    pub z: *const T,
+    pub ld: usize,
+    pub targets: *const u32,
+    pub scale: T,
+    pub p: *mut T,
+    pub dz: *mut T,
 }
 
 /// # Safety
@@ -41,17 +42,23 @@ pub unsafe fn softmax_xent<L: Lanes, S: Lanes<T = L::T>>(
     let block = Block { m, n, z, ld, targets, scale, p, dz };
     // SAFETY: the contract is passed on unchanged; the vector count is that of a row.
     let loss = unsafe {
-        match n.div_ceil(L::N) {
-            0 => 0.0,
-            1 if n <= S::N => short_rows::<S, 1>(&block),
-            1 => short_rows::<L, 1>(&block),
-            2 => short_rows::<L, 2>(&block),
-            3 => short_rows::<L, 3>(&block),
-            4 => short_rows::<L, 4>(&block),
-            5 => short_rows::<L, 5>(&block),
-            6 => short_rows::<L, 6>(&block),
-            7 => short_rows::<L, 7>(&block),
-            8 => short_rows::<L, 8>(&block),
+        match (n, n.div_ceil(L::N)) {
+            (0, _) => 0.0,
+            (1, _) => few_classes::<L, 1>(&block),
+            (2, _) => few_classes::<L, 2>(&block),
+            (3, _) => few_classes::<L, 3>(&block),
+            (4, _) => few_classes::<L, 4>(&block),
+            (5, _) => few_classes::<L, 5>(&block),
+            (6, _) => few_classes::<L, 6>(&block),
+            (_, 1) if n <= S::N => short_rows::<S, 1>(&block),
+            (_, 1) => short_rows::<L, 1>(&block),
+            (_, 2) => short_rows::<L, 2>(&block),
+            (_, 3) => short_rows::<L, 3>(&block),
+            (_, 4) => short_rows::<L, 4>(&block),
+            (_, 5) => short_rows::<L, 5>(&block),
+            (_, 6) => short_rows::<L, 6>(&block),
+            (_, 7) => short_rows::<L, 7>(&block),
+            (_, 8) => short_rows::<L, 8>(&block),
             _ => long_rows::<L>(&block),
         }
     };
@@ -139,7 +146,7 @@ unsafe fn long_rows<L: Lanes>(b: &Block<L::T>) -> f64 {
 }
 
 /// The sum over rows of `ln sum - shifted_target`.
-struct Loss {
+pub(super) struct Loss {
     product: f64,
     limit: f64,
     logarithms: f64,
@@ -148,12 +155,12 @@ struct Loss {
 
 impl Loss {
     /// For rows of n logits.
-    fn new(n: usize) -> Self {
+    pub fn new(n: usize) -> Self {
         Self { product: 1.0, limit: f64::MAX / n.max(1) as f64, logarithms: 0.0, shifted_targets: 0.0 }
     }
 
     #[inline(always)]
-    fn add<T: Element>(&mut self, sum: T, shifted_target: T) {
+    pub fn add<T: Element>(&mut self, sum: T, shifted_target: T) {
         self.shifted_targets += shifted_target.to_f64();
         // A product below the limit stays finite times a sum of n terms of at most 1, with room for their rounding.
         if self.product > 0.5 * self.limit {
@@ -163,7 +170,7 @@ impl Loss {
         self.product *= sum.to_f64();
     }
 
-    fn total(self) -> f64 {
+    pub fn total(self) -> f64 {
         self.logarithms + self.product.ln() - self.shifted_targets
     }
 }

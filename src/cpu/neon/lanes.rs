@@ -57,6 +57,11 @@ impl Lanes for float32x4_t {
         unsafe { vmulq_f32(self, b) }
     }
     #[inline(always)]
+    unsafe fn div(self, b: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { vdivq_f32(self, b) }
+    }
+    #[inline(always)]
     unsafe fn fma(self, b: Self, c: Self) -> Self {
         // SAFETY: the trait's contract.
         unsafe { vfmaq_f32(c, self, b) }
@@ -157,6 +162,11 @@ impl Lanes for float64x2_t {
     unsafe fn mul(self, b: Self) -> Self {
         // SAFETY: the trait's contract.
         unsafe { vmulq_f64(self, b) }
+    }
+    #[inline(always)]
+    unsafe fn div(self, b: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { vdivq_f64(self, b) }
     }
     #[inline(always)]
     unsafe fn fma(self, b: Self, c: Self) -> Self {
