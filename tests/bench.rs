@@ -93,6 +93,15 @@ fn products_and_kernels_are_reported() {
         assert!((0.0..1.2).contains(&number(product, "peak_fraction")), "{product}");
         assert!(number(product, "median_s") > 0.0, "{product}");
     }
+    for line in objects("kernels --reps 1 --json") {
+        let (rate, limit, of) = match line["kernel"].as_str().unwrap() {
+            "few_columns" | "rank_update" | "few_rows" => ("gflops", "peak_gflops", "peak_fraction"),
+            _ => ("gbytes", "copy_gbytes", "copy_fraction"),
+        };
+        let (rate, limit) = (number(&line, rate), number(&line, limit));
+        assert!(rate > 0.0 && limit > 0.0, "{line}");
+        assert!((number(&line, of) - rate / limit).abs() < 1e-12 * rate / limit, "{line}");
+    }
     for dtype in ["f32", "f16", "bf16"] {
         let arguments = format!("gemm --shapes 5,40,3 --forms nn --dtype {dtype} --device cpu --reps 1 --json");
         let product = &objects(&arguments)[0];
