@@ -36,7 +36,9 @@ impl Bytes<'_> {
 
 fn product<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u64, fill: Fill) {
     let (product, gap) = (bytes.pick(&Product::ALL), bytes.below(9));
-    let (m, n, k) = (bytes.below(80), bytes.below(80), bytes.below(320));
+    // Now and then more than one block of steps of every table.
+    let longest = bytes.pick(&[320, 320, 320, 1100]);
+    let (m, n, k) = (bytes.below(80), bytes.below(80), bytes.below(longest));
     let (alpha, beta) = (bytes.pick(&[1.0, -0.3, 0.0]), bytes.pick(&[0.0, 1.0, -0.5]));
     let case = ProductCase { seed, product, m, n, k, gap, alpha, beta, fill };
     check_product::product(tables, &case);
@@ -52,6 +54,13 @@ fn product<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u6
         check_product::fused(tables, &few, &Fused::number(bytes.below(2)));
         check_product::pair(tables, &few);
     }
+}
+
+/// Products added up, around the sizes where blocks begin to hold steps of several.
+fn added<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u64, fill: Fill) {
+    let (m, n, k, gap) = (bytes.below(130), bytes.below(130), bytes.below(500), bytes.below(9));
+    let (product, alpha, beta) = (Product::Tn, 1.0, 1.0);
+    check_product::added(tables, &ProductCase { seed, product, m, n, k, gap, alpha, beta, fill });
 }
 
 /// A product of operands stored in half precision.
@@ -102,18 +111,19 @@ fn sums<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>, seed: u64) 
 fn one<T: KernelElement>(bytes: &mut Bytes, tables: &mut Tables<T>) {
     let seed = bytes.below(1 << 16) as u64;
     let fill = bytes.pick(&Fill::ALL);
-    match bytes.byte() % 5 {
+    match bytes.byte() % 6 {
         0 => product(bytes, tables, seed, fill),
         1 => row(bytes, tables, seed, fill),
         2 => softmax(bytes, tables, seed),
         3 => gather(bytes, tables, seed, fill),
+        4 => added(bytes, tables, seed, fill),
         _ => sums(bytes, tables, seed),
     }
 }
 
 thread_local! {
-    static SINGLE: RefCell<Tables<f32>> = RefCell::new(Tables::new(&[]));
-    static DOUBLE: RefCell<Tables<f64>> = RefCell::new(Tables::new(&[]));
+    static SINGLE: RefCell<Tables<f32>> = RefCell::new(Tables::new(&[1, 2]));
+    static DOUBLE: RefCell<Tables<f64>> = RefCell::new(Tables::new(&[1, 2]));
 }
 
 fuzz_target!(|data: &[u8]| {
