@@ -7,12 +7,14 @@
 mod bag_index;
 mod ops;
 mod pages;
+mod product;
 mod team;
 mod workspace;
 
 pub use bag_index::BagIndex;
-pub use ops::{Finish, Form, Lane, Mask};
+pub use ops::Lane;
 pub(crate) use pages::collect_on_huge_pages;
 pub use pages::prefer_huge_pages;
+pub use product::{Finish, Form, Mask};
 pub use team::Team;
 pub(crate) use workspace::{Carver, Lines, matrix, matrix_mut, take};

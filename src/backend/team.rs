@@ -1,6 +1,7 @@
 //! Work spread over all threads: large products, token bags, rows; with the bits one lane would give.
 
-use super::ops::{Finish, Form, Lane, check_len, operands};
+use super::ops::{Lane, check_len};
+use super::product::{Finish, Form, operands};
 use crate::cpu::contract::Epilogue;
 use crate::cpu::{Cpu, GemmOperands, KernelElement, StoredElement, add_products, gemm, join, part};
 use crate::error::{Error, Result};

@@ -55,13 +55,13 @@ pub unsafe fn finish<L: Lanes, const M: usize, const V: usize, const FULL: bool>
                 }
             }
         } else {
-            if masks_product {
-                mask::<L, M, V, FULL>(t, &mut sums);
-            }
             if e.alpha != L::T::ONE {
                 for x in sums.as_flattened_mut() {
                     *x = alpha.mul(*x);
                 }
+            }
+            if masks_product {
+                mask::<L, M, V, FULL>(t, &mut sums);
             }
             if e.beta != L::T::ZERO {
                 let beta = L::splat(e.beta);

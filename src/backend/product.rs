@@ -1,0 +1,372 @@
+//! Matrix products: what can be done with a result, the comparison of shapes, and the choice of a kernel.
+
+use super::ops::{Lane, check_len};
+use crate::cpu::contract::{Epilogue, FEW, FewDots, LOW_RANK, Ops, Thin, ThinProduct};
+use crate::cpu::{GemmOperands, KernelElement, StoredElement, gemm, symmetric_gemm};
+use crate::error::{Error, Result};
+use crate::view::{MatMut, MatRef};
+
+/// What a product does with its result, in this order: `alpha * sum`, a mask of the product, `+ beta * old`, a bias a column,
+/// ReLU, a mask of the result.
+#[derive(Clone, Copy)]
+pub struct Finish<'a, T> {
+    /// Scales the sum.
+    pub alpha: T,
+    /// Scales the old values, which are not read where it is 0.
+    pub beta: T,
+    /// The old values where they are not the result's own; as large as the result.
+    pub old: Option<MatRef<'a, T>>,
+    /// One value a column.
+    pub bias: Option<&'a [T]>,
+    /// Whether the result is max(x, 0).
+    pub relu: bool,
+    /// Where it is 0.
+    pub mask: Option<Mask<'a, T>>,
+}
+
+impl<T: KernelElement> Finish<'_, T> {
+    /// `alpha * sum + beta * c`.
+    pub fn scaled(alpha: T, beta: T) -> Self {
+        Self { alpha, beta, old: None, bias: None, relu: false, mask: None }
+    }
+}
+
+/// Zeros where a ReLU's output, as large as the result, is not positive.
+#[derive(Clone, Copy)]
+pub enum Mask<'a, T> {
+    /// In place of the product; the old value is added all the same.
+    Product(MatRef<'a, T>),
+    /// In place of the result.
+    Result(MatRef<'a, T>),
+}
+
+impl<T> Mask<'_, T> {
+    /// The ReLU's output, and whether it masks the result.
+    fn parts(&self) -> (&MatRef<'_, T>, bool) {
+        match self {
+            Mask::Product(mask) => (mask, false),
+            Mask::Result(mask) => (mask, true),
+        }
+    }
+}
+
+/// Which operand of a product is read transposed.
+#[derive(Clone, Copy, Debug)]
+pub enum Form {
+    /// None: `a b`.
+    Nn,
+    /// The second: `a b^T`.
+    Nt,
+    /// The first: `a^T b`.
+    Tn,
+}
+
+impl Form {
+    fn op(self) -> &'static str {
+        match self {
+            Form::Nn => "gemm_nn",
+            Form::Nt => "gemm_nt",
+            Form::Tn => "gemm_tn",
+        }
+    }
+}
+
+/// Compares the shapes of `op(a) op(b)`, `c` and what `finish` names.
+fn check_product<T, A, B>(form: Form, a: &MatRef<A>, b: &MatRef<B>, c: &MatMut<T>, finish: &Finish<T>) -> Result<()> {
+    let (m, ka) = if let Form::Tn = form { (a.cols(), a.rows()) } else { (a.rows(), a.cols()) };
+    let (kb, n) = if let Form::Nt = form { (b.cols(), b.rows()) } else { (b.rows(), b.cols()) };
+    if ka != kb || c.rows() != m || c.cols() != n {
+        let [ar, ac, br, bc] = [a.rows(), a.cols(), b.rows(), b.cols()];
+        let inner = if ka == kb { "the result must be" } else { "the inner sizes must match and the result be" };
+        let detail = format!("a is {ar}x{ac}, b is {br}x{bc}, c is {}x{}; {inner} {m}x{n}", c.rows(), c.cols());
+        return Err(Error::shape(form.op(), detail));
+    }
+    if let Some(bias) = finish.bias {
+        check_len(form.op(), "the bias", bias.len(), n)?;
+    }
+    let mask = finish.mask.as_ref().map(|mask| mask.parts().0);
+    for (what, matrix) in [("the old values are", finish.old.as_ref()), ("the mask is", mask)] {
+        if let Some(x) = matrix
+            && (x.rows(), x.cols()) != (m, n)
+        {
+            let detail = format!("{what} {}x{} but the result is {m}x{n}", x.rows(), x.cols());
+            return Err(Error::shape(form.op(), detail));
+        }
+    }
+    Ok(())
+}
+
+/// Lowers a product that [`check_product`] passed to pointers and strides. Part of its caller, which so writes them once, where
+/// they are read: moved as the result of a function they took 30 ns, half of a call without work.
+#[inline(always)]
+fn lower<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>>(
+    form: Form,
+    a: &MatRef<A>,
+    b: &MatRef<B>,
+    c: &mut MatMut<T>,
+    finish: &Finish<T>,
+) -> GemmOperands<T, A, B> {
+    let (m, k, a_rs, a_cs) = match form {
+        Form::Tn => (a.cols(), a.rows(), 1, a.ld()),
+        _ => (a.rows(), a.cols(), a.ld(), 1),
+    };
+    let (n, b_rs, b_cs) = match form {
+        Form::Nt => (b.rows(), 1, b.ld()),
+        _ => (b.cols(), b.ld(), 1),
+    };
+    let place = |x: Option<&MatRef<T>>| x.map_or((std::ptr::null(), 0), |x| (x.as_ptr(), x.ld()));
+    let (old, old_rs) = place(finish.old.as_ref());
+    let (mask, mask_result) = match &finish.mask {
+        Some(mask) => (Some(mask.parts().0), mask.parts().1),
+        None => (None, false),
+    };
+    let (mask, mask_rs) = place(mask);
+    let epilogue = Epilogue {
+        alpha: finish.alpha,
+        beta: finish.beta,
+        old,
+        old_rs,
+        bias: finish.bias.map_or(std::ptr::null(), <[T]>::as_ptr),
+        relu: finish.relu,
+        mask,
+        mask_rs,
+        mask_result,
+        chained: false,
+    };
+    let (a, b, c_rs, c) = (a.as_ptr(), b.as_ptr(), c.ld(), c.as_mut_ptr());
+    GemmOperands { m, n, k, a, a_rs, a_cs, b, b_rs, b_cs, c, c_rs, epilogue }
+}
+
+/// Compares the shapes of `op(a) op(b)` and `c` and lowers the product to pointers and strides.
+pub(super) fn operands<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>>(
+    form: Form,
+    a: &MatRef<A>,
+    b: &MatRef<B>,
+    c: &mut MatMut<T>,
+    finish: Finish<T>,
+) -> Result<GemmOperands<T, A, B>> {
+    check_product(form, a, b, c, &finish)?;
+    Ok(lower(form, a, b, c, &finish))
+}
+
+/// The product, of form [`Form::Nt`], as one with few columns, if it is one.
+fn few_dots<T: KernelElement>(g: &GemmOperands<T>) -> Option<FewDots<T>> {
+    let e = &g.epilogue;
+    (g.n <= FEW).then_some(FewDots {
+        m: g.m,
+        n: g.n,
+        k: g.k,
+        parts: 1,
+        a: [g.a, std::ptr::null()],
+        a_rs: g.a_rs,
+        b: [g.b, std::ptr::null()],
+        b_rs: g.b_cs,
+        c: g.c,
+        c_rs: g.c_rs,
+        alpha: e.alpha,
+        beta: e.beta,
+        bias: e.bias,
+    })
+}
+
+/// The sum of `parts` such products as a thin one, with its kernel, if it is thin: of few steps or few rows, of rows without gaps, and
+/// nothing is done with the result but scaling, a mask of the product, and adding it.
+#[inline(always)]
+fn thin<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>>(
+    ops: &Ops<T>,
+    g: &GemmOperands<T, A, B>,
+    parts: usize,
+) -> Option<(ThinProduct<T>, Thin<T>)> {
+    let e = &g.epilogue;
+    let few_steps = g.a_cs == 1 && (1..=LOW_RANK).contains(&(parts * g.k));
+    // Not more steps than a block of the reduction: its sums are added to the result one after the other.
+    let few_rows = g.a_rs == 1 && g.m <= FEW && parts * g.k <= ops.gemm.kc && e.mask.is_null();
+    let as_stored = A::STORED == T::DTYPE && B::STORED == T::DTYPE && g.b_cs == 1;
+    let plain = e.bias.is_null() && e.old.is_null() && !e.relu && !e.mask_result;
+    if !(few_steps || few_rows) || !as_stored || !plain || (e.beta != T::ZERO && e.beta != T::ONE) {
+        return None;
+    }
+    let product = if few_steps { ops.rank_update } else { ops.few_rows };
+    let operands = Thin {
+        m: g.m,
+        n: g.n,
+        k: g.k,
+        parts,
+        a: [g.a.cast(), std::ptr::null()],
+        a_rs: g.a_rs,
+        a_cs: g.a_cs,
+        b: [g.b.cast(), std::ptr::null()],
+        b_rs: g.b_rs,
+        c: g.c,
+        c_rs: g.c_rs,
+        alpha: e.alpha,
+        adds: e.beta == T::ONE,
+        mask: e.mask,
+        mask_rs: e.mask_rs,
+    };
+    Some((product, operands))
+}
+
+impl<T: KernelElement> Lane<T> {
+    /// One of the three products with all that can be done to its result, which is written once. The shapes are those of
+    /// [`Lane::gemm_nn`], [`Lane::gemm_nt`] and [`Lane::gemm_tn`]. An operand stored in f16 or bf16 is widened on the way: the
+    /// result has the bits of the product of its widened copy.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where an operand's size does not match the others.
+    pub fn product<A: StoredElement<T>, B: StoredElement<T>>(
+        &mut self,
+        form: Form,
+        a: MatRef<A>,
+        b: MatRef<B>,
+        mut c: MatMut<T>,
+        finish: Finish<T>,
+    ) -> Result<()> {
+        check_product(form, &a, &b, &c, &finish)?;
+        let g = lower(form, &a, &b, &mut c, &finish);
+        // SAFETY: the views are valid and their sizes were compared; `c` is borrowed mutably, so it overlaps nothing.
+        unsafe { self.multiply(&g) };
+        Ok(())
+    }
+
+    /// One product by the kernel that suits it.
+    ///
+    /// # Safety
+    /// All elements the operands name are valid; C overlaps nothing else.
+    #[inline(always)]
+    unsafe fn multiply<A: StoredElement<T>, B: StoredElement<T>>(&mut self, g: &GemmOperands<T, A, B>) {
+        // SAFETY: the caller's; the table was handed out for this machine; the packing space holds the largest block.
+        unsafe {
+            match thin(self.ops, g, 1) {
+                Some((product, operands)) => product(&operands),
+                None => gemm(self.kernels, g, &mut self.pack),
+            }
+        }
+    }
+
+    /// `c = alpha * (a_0 b_0 + a_1 b_1)`, 0 where the `mask`, a ReLU's output, is not positive, `+ beta * c`: two products of one
+    /// [`Form`] and of equal sizes.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where an operand's size does not match the others.
+    pub fn product_pair(
+        &mut self,
+        form: Form,
+        [first, second]: [(MatRef<T>, MatRef<T>); 2],
+        alpha: T,
+        mask: Option<MatRef<T>>,
+        beta: T,
+        mut c: MatMut<T>,
+    ) -> Result<()> {
+        let finish = Finish { mask: mask.map(Mask::Product), ..Finish::scaled(alpha, beta) };
+        [first, second].iter().try_for_each(|(a, b)| check_product(form, a, b, &c, &finish))?;
+        let g = lower(form, &first.0, &first.1, &mut c, &finish);
+        let h = lower(form, &second.0, &second.1, &mut c, &Finish { beta: T::ONE, ..finish });
+        // SAFETY: as for any product; a thin product of both has the strides of both.
+        unsafe {
+            match thin(self.ops, &g, 2) {
+                Some((product, operands)) if (g.k, g.a_rs, g.a_cs, g.b_rs) == (h.k, h.a_rs, h.a_cs, h.b_rs) => {
+                    product(&Thin { a: [g.a, h.a], b: [g.b, h.b], ..operands });
+                }
+                _ => [g, h].iter().for_each(|g| self.multiply(g)),
+            }
+        }
+        Ok(())
+    }
+
+    /// `c = alpha * a b + beta * c` with a: m x k, b: k x n, c: m x n.
+    pub fn gemm_nn(&mut self, alpha: T, a: MatRef<T>, b: MatRef<T>, beta: T, c: MatMut<T>) -> Result<()> {
+        self.product(Form::Nn, a, b, c, Finish::scaled(alpha, beta))
+    }
+
+    /// `c = alpha * a b^T + beta * c` with a: m x k, b: n x k, c: m x n.
+    pub fn gemm_nt(&mut self, alpha: T, a: MatRef<T>, b: MatRef<T>, beta: T, c: MatMut<T>) -> Result<()> {
+        self.product(Form::Nt, a, b, c, Finish::scaled(alpha, beta))
+    }
+
+    /// `c = alpha * a^T b + beta * c` with a: k x m, b: k x n, c: m x n.
+    pub fn gemm_tn(&mut self, alpha: T, a: MatRef<T>, b: MatRef<T>, beta: T, c: MatMut<T>) -> Result<()> {
+        self.product(Form::Tn, a, b, c, Finish::scaled(alpha, beta))
+    }
+
+    /// A layer: `dst = src w^T + bias`, then ReLU if `relu`; src: m x in, w: out x in, bias: out, dst: m x out.
+    pub fn linear(&mut self, src: MatRef<T>, w: MatRef<T>, bias: &[T], relu: bool, dst: MatMut<T>) -> Result<()> {
+        self.product(Form::Nt, src, w, dst, Finish { bias: Some(bias), relu, ..Finish::scaled(T::ONE, T::ZERO) })
+    }
+
+    /// `c = alpha * a b^T + beta * c`, plus a bias a column if given, as [`Lane::gemm_nt`] and [`Lane::linear`] have it; where b
+    /// has at most 8 rows by a kernel of its own, whose sums have another order. a: m x k, b: n x k, c: m x n.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where an operand's size does not match the others.
+    pub fn few_columns(
+        &mut self,
+        alpha: T,
+        a: MatRef<T>,
+        b: MatRef<T>,
+        beta: T,
+        bias: Option<&[T]>,
+        mut c: MatMut<T>,
+    ) -> Result<()> {
+        let finish = Finish { bias, ..Finish::scaled(alpha, beta) };
+        check_product(Form::Nt, &a, &b, &c, &finish)?;
+        let g = lower(Form::Nt, &a, &b, &mut c, &finish);
+        // SAFETY: as for any product.
+        unsafe {
+            match few_dots(&g) {
+                Some(f) => (self.ops.few_columns)(&f),
+                None => gemm(self.kernels, &g, &mut self.pack),
+            }
+        }
+        Ok(())
+    }
+
+    /// `c = a_0 b_0^T + a_1 b_1^T`, plus a bias a column if given: two products as [`Lane::few_columns`] has them, of equal sizes.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where an operand's size does not match the others.
+    pub fn few_columns_pair(
+        &mut self,
+        [first, second]: [(MatRef<T>, MatRef<T>); 2],
+        bias: Option<&[T]>,
+        mut c: MatMut<T>,
+    ) -> Result<()> {
+        let finish = Finish { bias, ..Finish::scaled(T::ONE, T::ZERO) };
+        [first, second].iter().try_for_each(|(a, b)| check_product(Form::Nt, a, b, &c, &finish))?;
+        let g = lower(Form::Nt, &first.0, &first.1, &mut c, &finish);
+        let h = lower(Form::Nt, &second.0, &second.1, &mut c, &Finish::scaled(T::ONE, T::ONE));
+        // SAFETY: as for any product; one call of both has the strides of both.
+        unsafe {
+            match few_dots(&g) {
+                Some(f) if g.k == h.k && (g.a_rs, g.b_cs) == (h.a_rs, h.b_cs) => {
+                    (self.ops.few_columns)(&FewDots { parts: 2, a: [g.a, h.a], b: [g.b, h.b], ..f });
+                }
+                _ => [g, h].iter().for_each(|g| gemm(self.kernels, g, &mut self.pack)),
+            }
+        }
+        Ok(())
+    }
+
+    /// `dst = a b^T + 1`: the Gram matrix of two dense sets of rows, the 1 carrying the bias; dst: m x n.
+    pub fn gram(&mut self, a: MatRef<T>, b: MatRef<T>, mut dst: MatMut<T>) -> Result<()> {
+        let add = Finish::scaled(T::ONE, T::ONE);
+        // Compared before the ones are written: an error leaves the result as it was.
+        check_product(Form::Nt, &a, &b, &dst, &add)?;
+        for i in 0..dst.rows() {
+            dst.row_mut(i).fill(T::ONE);
+        }
+        self.product(Form::Nt, a, b, dst, add)
+    }
+
+    /// `dst = a a^T + 1`, with the bits of [`Lane::gram`] at little more than half the work; dst: m x m.
+    pub fn gram_symmetric(&mut self, a: MatRef<T>, mut dst: MatMut<T>) -> Result<()> {
+        let add = Finish::scaled(T::ONE, T::ONE);
+        let g = operands(Form::Nt, &a, &a, &mut dst, add)?;
+        for i in 0..dst.rows() {
+            dst.row_mut(i).fill(T::ONE);
+        }
+        // SAFETY: as for any product; `dst` is square, without a bias, and holds the same value everywhere.
+        unsafe { symmetric_gemm(self.kernels, &g, &mut self.pack) };
+        Ok(())
+    }
+}
