@@ -36,39 +36,25 @@ pub unsafe fn finish<L: Lanes, const M: usize, const V: usize, const FULL: bool>
     mut sums: [[L; V]; M],
 ) {
     let e = &t.epilogue;
-    let masks_product = !e.mask.is_null() && !e.mask_result;
     // SAFETY: the caller's; element (i, j) of what is not null, i < M = m, j < n.
     unsafe {
+        if !e.mask.is_null() && !e.mask_result {
+            mask::<L, M, V, FULL>(t, &mut sums);
+        }
         let alpha = L::splat(e.alpha);
-        let (old, rs) = if e.old.is_null() { (t.c.cast_const(), t.c_rs) } else { (e.old, e.old_rs) };
-        if e.beta == L::T::ONE {
-            // Old values are added as they are in most products: one operation scales, masks and adds.
+        // Where the old values are added as they are, so in most products, one operation does both.
+        if e.beta != L::T::ONE && e.alpha != L::T::ONE {
+            for x in sums.as_flattened_mut() {
+                *x = alpha.mul(*x);
+            }
+        }
+        if e.beta != L::T::ZERO {
+            let (old, rs) = if e.old.is_null() { (t.c.cast_const(), t.c_rs) } else { (e.old, e.old_rs) };
+            let beta = L::splat(e.beta);
             for (i, row) in sums.iter_mut().enumerate() {
                 for (v, x) in row.iter_mut().enumerate() {
                     let old = load::<L, V, FULL>(old.add(i * rs), t.n, v);
-                    *x = match masks_product {
-                        false => alpha.fma(*x, old),
-                        true => {
-                            alpha.fma_where_positive(*x, old, load::<L, V, FULL>(e.mask.add(i * e.mask_rs), t.n, v))
-                        }
-                    };
-                }
-            }
-        } else {
-            if e.alpha != L::T::ONE {
-                for x in sums.as_flattened_mut() {
-                    *x = alpha.mul(*x);
-                }
-            }
-            if masks_product {
-                mask::<L, M, V, FULL>(t, &mut sums);
-            }
-            if e.beta != L::T::ZERO {
-                let beta = L::splat(e.beta);
-                for (i, row) in sums.iter_mut().enumerate() {
-                    for (v, x) in row.iter_mut().enumerate() {
-                        *x = beta.fma(load::<L, V, FULL>(old.add(i * rs), t.n, v), *x);
-                    }
+                    *x = if e.beta == L::T::ONE { alpha.fma(*x, old) } else { beta.fma(old, *x) };
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! A product with few steps, as the gradient through a layer with a class a column is: 5 classes times 5 rows of weights.
-//! A GEMM tile has a beginning and an end as long as its steps there.
+//! A product with few steps, as the gradient through the layer with a class a column is, a step a class. A GEMM tile's beginning
+//! and end take longer than its steps there.
 //!
 //! The right factors, K rows by two vectors, stay in registers while all rows of A pass: a row takes K broadcasts for 2 K FMAs,
 //! and its old values, mask and result 6 accesses more. Of 32 registers they take 20 at most; 16 hold 5 rows, and what is
