@@ -109,7 +109,7 @@ fn blocks_of_rows<T: KernelElement>() {
 fn products<T: KernelElement>() {
     let tables = &mut Tables::<T>::new(&[]);
     for m in [1, 2, 5, 6, 7, 8, 13, 14, 15, 25] {
-        for n in [1, 3, 4, 5, 8, 12, 13, 16, 17, 31, 32, 33] {
+        for n in [1, 3, 4, 5, 8, 12, 13, 16, 17, 31, 32, 33, 67] {
             for k in [1, 3, 7, 16, 40] {
                 let (alpha, beta) = (T::from_f64(0.7), T::from_f64(-0.5));
                 let what = format!("{m}x{n}x{k}");
@@ -136,10 +136,20 @@ fn products<T: KernelElement>() {
                     }
                 });
                 let sizes = [m * k, k * n, m * k, k * n, m * n];
-                guarded(tables, &format!("pair {what}"), &sizes, &[m * n], |lane, x, y| {
-                    let pair = [(view(x[0], m, k), view(x[1], k, n)), (view(x[2], m, k), view(x[3], k, n))];
-                    let (mask, c) = (Some(view(x[4], m, n)), MatMut::new(y[0], m, n).unwrap());
+                // With old values added as they are, products with few steps and few rows are thin.
+                guarded(tables, &format!("thin {what}"), &sizes, &[m * n, m * n, m * n, m * n], |lane, x, y| {
+                    let [nn, tn, pair_nn, pair_tn] = y else { unreachable!("four outputs") };
+                    let factors = |i: usize, rows, cols| (view(x[i], rows, cols), view(x[i + 1], k, n));
+                    let (a, b) = factors(0, m, k);
+                    lane.gemm_nn(alpha, a, b, T::ONE, MatMut::new(nn, m, n).unwrap()).unwrap();
+                    let (a, b) = factors(0, k, m);
+                    lane.gemm_tn(alpha, a, b, T::ONE, MatMut::new(tn, m, n).unwrap()).unwrap();
+                    let pair = [factors(0, m, k), factors(2, m, k)];
+                    let (mask, c) = (Some(view(x[4], m, n)), MatMut::new(pair_nn, m, n).unwrap());
                     lane.product_pair(Form::Nn, pair, alpha, mask, T::ONE, c).unwrap();
+                    let pair = [factors(0, k, m), factors(2, k, m)];
+                    let c = MatMut::new(pair_tn, m, n).unwrap();
+                    lane.product_pair(Form::Tn, pair, alpha, None, T::ONE, c).unwrap();
                 });
                 let sizes = [m * k, n * k, m * k, n * k, n];
                 guarded(tables, &format!("few_columns_pair {what}"), &sizes, &[m * n], |lane, x, y| {

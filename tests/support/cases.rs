@@ -195,10 +195,10 @@ pub fn stored() -> Vec<(ProductCase, Fused)> {
     for (m, n, k) in sizes.chain(larger) {
         for product in [Product::Nn, Product::Nt, Product::Tn] {
             let seed = cases.len();
-            let (alpha, beta) = ([1.0, -0.5][seed % 2], [0.0, 1.0, -0.5][seed / 2 % 3]);
+            let (alpha, beta) = ([1.0, -0.3][seed % 2], [0.0, 1.0, -0.5][seed / 2 % 3]);
             let (gap, fill) = (seed % 5, Fill::ALL[seed / 5 % 3]);
             let case = ProductCase { seed: seed as u64, product, m, n, k, gap, alpha, beta, fill };
-            cases.push((case, Fused { old: false, bias: seed % 3 == 0, relu: seed % 4 == 0, mask: None }));
+            cases.push((case, Fused { old: false, bias: seed / 3 % 2 == 0, relu: seed % 4 == 0, mask: None }));
         }
     }
     cases
@@ -233,6 +233,23 @@ pub fn low_ranks() -> Vec<ProductCase> {
                 let fill = if i % 11 == 7 { Fill::Special } else { Fill::Normal };
                 let (seed, gap) = (i as u64, i % 5);
                 cases.push(ProductCase { seed, product, m, n, k, gap, alpha, beta, fill });
+            }
+        }
+    }
+    cases
+}
+
+/// Products with few rows, one more than few among them: every number of them by every tail of the widest panel (64 columns).
+pub fn few_rows() -> Vec<ProductCase> {
+    let mut cases = vec![];
+    for m in 1..=9 {
+        for n in [7, 24, 47, 48, 63, 64, 65, 130] {
+            for k in [0, 1, 25, 385] {
+                let i = cases.len();
+                let (alpha, beta) = ([1.0, -0.1][i % 2], [1.0, 0.0, 1.0][i % 3]);
+                let fill = if i % 11 == 7 { Fill::Special } else { Fill::Normal };
+                let (seed, gap) = (i as u64, i % 5);
+                cases.push(ProductCase { seed, product: Product::Tn, m, n, k, gap, alpha, beta, fill });
             }
         }
     }
