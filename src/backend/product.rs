@@ -315,7 +315,7 @@ impl<T: KernelElement> Lane<T> {
         unsafe {
             match few_dots(&g) {
                 Some(f) => (self.ops.few_columns)(&f),
-                None => gemm(self.kernels, &g, &mut self.pack),
+                None => self.multiply(&g),
             }
         }
         Ok(())
@@ -341,7 +341,7 @@ impl<T: KernelElement> Lane<T> {
                 Some(f) if g.k == h.k && (g.a_rs, g.b_cs) == (h.a_rs, h.b_cs) => {
                     (self.ops.few_columns)(&FewDots { parts: 2, a: [g.a, h.a], b: [g.b, h.b], ..f });
                 }
-                _ => [g, h].iter().for_each(|g| gemm(self.kernels, g, &mut self.pack)),
+                _ => [g, h].iter().for_each(|g| self.multiply(g)),
             }
         }
         Ok(())

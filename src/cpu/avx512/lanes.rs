@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::transposition::{f32_transposed, f64_transposed};
+use super::transposition::{f32_transposed, f64_transposed, load_all, store_all};
 use crate::cpu::lanes::{Lanes, gathered};
 
 impl Lanes for __m512 {
@@ -123,35 +123,14 @@ impl Lanes for __m512 {
     /// Permuted in registers where the rows have no gaps.
     #[inline(always)]
     unsafe fn rows_in_lanes<const C: usize>(src: *const f32, ld: usize, rows: usize) -> [Self; C] {
-        // SAFETY: the trait's contract; of the rows' elements only those there are read.
-        unsafe {
-            if ld != C {
-                return gathered(src, ld, rows);
-            }
-            let mut x = [_mm512_setzero_ps(); C];
-            for (v, x) in x.iter_mut().enumerate() {
-                match (rows * C).saturating_sub(v * Self::N) {
-                    0 => break,
-                    left if left < Self::N => *x = Self::load_first(src.add(v * Self::N), left, 0.0),
-                    _ => *x = Self::load(src.add(v * Self::N)),
-                }
-            }
-            f32_transposed::<C, false>(&x)
-        }
+        // SAFETY: the trait's contract.
+        unsafe { if ld == C { f32_transposed::<C, false>(&load_all(src, rows * C)) } else { gathered(src, ld, rows) } }
     }
     /// Permuted in registers.
     #[inline(always)]
     unsafe fn store_rows<const C: usize>(vectors: &[Self; C], dst: *mut f32, rows: usize) {
-        // SAFETY: the trait's contract; only the rows' elements are written.
-        unsafe {
-            for (v, &x) in f32_transposed::<C, true>(vectors).iter().enumerate() {
-                match (rows * C).saturating_sub(v * Self::N) {
-                    0 => break,
-                    left if left < Self::N => x.store_first(dst.add(v * Self::N), left),
-                    _ => x.store(dst.add(v * Self::N)),
-                }
-            }
-        }
+        // SAFETY: the trait's contract.
+        unsafe { store_all(&f32_transposed::<C, true>(vectors), dst, rows * C) }
     }
 }
 
@@ -253,34 +232,13 @@ impl Lanes for __m512d {
     /// Permuted in registers where the rows have no gaps.
     #[inline(always)]
     unsafe fn rows_in_lanes<const C: usize>(src: *const f64, ld: usize, rows: usize) -> [Self; C] {
-        // SAFETY: the trait's contract; of the rows' elements only those there are read.
-        unsafe {
-            if ld != C {
-                return gathered(src, ld, rows);
-            }
-            let mut x = [_mm512_setzero_pd(); C];
-            for (v, x) in x.iter_mut().enumerate() {
-                match (rows * C).saturating_sub(v * Self::N) {
-                    0 => break,
-                    left if left < Self::N => *x = Self::load_first(src.add(v * Self::N), left, 0.0),
-                    _ => *x = Self::load(src.add(v * Self::N)),
-                }
-            }
-            f64_transposed::<C, false>(&x)
-        }
+        // SAFETY: the trait's contract.
+        unsafe { if ld == C { f64_transposed::<C, false>(&load_all(src, rows * C)) } else { gathered(src, ld, rows) } }
     }
     /// Permuted in registers.
     #[inline(always)]
     unsafe fn store_rows<const C: usize>(vectors: &[Self; C], dst: *mut f64, rows: usize) {
-        // SAFETY: the trait's contract; only the rows' elements are written.
-        unsafe {
-            for (v, &x) in f64_transposed::<C, true>(vectors).iter().enumerate() {
-                match (rows * C).saturating_sub(v * Self::N) {
-                    0 => break,
-                    left if left < Self::N => x.store_first(dst.add(v * Self::N), left),
-                    _ => x.store(dst.add(v * Self::N)),
-                }
-            }
-        }
+        // SAFETY: the trait's contract.
+        unsafe { store_all(&f64_transposed::<C, true>(vectors), dst, rows * C) }
     }
 }

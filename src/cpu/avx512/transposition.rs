@@ -5,6 +5,9 @@
 
 use std::arch::x86_64::*;
 
+use crate::cpu::lanes::{Lanes, load_vector, store_vector};
+use crate::dtype::Element;
+
 /// Where one vector's lanes come from.
 #[derive(Clone, Copy)]
 struct Sources<I, M, const C: usize, const LANES: usize> {
@@ -59,3 +62,31 @@ macro_rules! transposition {
 
 transposition!(f32_transposed, f32_sources, __m512, 16, i32, __mmask16, _mm512_setzero_ps, _mm512_mask_permutexvar_ps);
 transposition!(f64_transposed, f64_sources, __m512d, 8, i64, __mmask8, _mm512_setzero_pd, _mm512_mask_permutexvar_pd);
+
+/// The n elements from `src` on in vectors, zeros behind them.
+///
+/// # Safety
+/// The register's instructions are there; the elements are readable, and C vectors hold them.
+#[inline(always)]
+pub unsafe fn load_all<L: Lanes, const C: usize>(src: *const L::T, n: usize) -> [L; C] {
+    // SAFETY: a vector is loaded where it begins before n.
+    unsafe {
+        let mut vectors = [L::splat(L::T::ZERO); C];
+        for (v, x) in vectors.iter_mut().enumerate().take(n.div_ceil(L::N)) {
+            *x = load_vector(src, n, v, L::T::ZERO);
+        }
+        vectors
+    }
+}
+
+/// The reverse.
+///
+/// # Safety
+/// As [`load_all`]; the elements are writable.
+#[inline(always)]
+pub unsafe fn store_all<L: Lanes, const C: usize>(vectors: &[L; C], dst: *mut L::T, n: usize) {
+    for (v, &x) in vectors.iter().enumerate().take(n.div_ceil(L::N)) {
+        // SAFETY: a vector is stored where it begins before n.
+        unsafe { store_vector(x, dst, n, v) };
+    }
+}

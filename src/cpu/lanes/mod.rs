@@ -203,7 +203,7 @@ pub unsafe fn exp_nonpositive<L: Lanes>(x: L) -> L {
 /// # Safety
 /// The register's instructions are there; the row's elements are readable.
 #[inline(always)]
-unsafe fn load_vector<L: Lanes>(row: *const L::T, n: usize, v: usize, rest: L::T) -> L {
+pub unsafe fn load_vector<L: Lanes>(row: *const L::T, n: usize, v: usize, rest: L::T) -> L {
     // SAFETY: elements below n are read only: `left` counts those from this vector's first on.
     unsafe {
         match n - v * L::N {
@@ -218,7 +218,7 @@ unsafe fn load_vector<L: Lanes>(row: *const L::T, n: usize, v: usize, rest: L::T
 /// # Safety
 /// The register's instructions are there; the row's elements are writable.
 #[inline(always)]
-unsafe fn store_vector<L: Lanes>(x: L, row: *mut L::T, n: usize, v: usize) {
+pub unsafe fn store_vector<L: Lanes>(x: L, row: *mut L::T, n: usize, v: usize) {
     // SAFETY: as in `load_vector`.
     unsafe {
         match n - v * L::N {
