@@ -42,7 +42,7 @@ impl Problem {
         let c = MatMut::new(c, m, n).unwrap();
         match self.form {
             "nn" => lane.gemm_nn(1.0, view(&self.a, m, k), view(&self.b, k, n), 0.0, c),
-            "nt" => lane.gemm_nt(1.0, view(&self.a, m, k), view(&self.b, n, k), 0.0, c),
+            "nt" => lane.few_columns(1.0, view(&self.a, m, k), view(&self.b, n, k), 0.0, None, c),
             _ => lane.gemm_tn(1.0, view(&self.a, k, m), view(&self.b, k, n), 0.0, c),
         }
         .unwrap();
