@@ -2,7 +2,7 @@
 
 use super::ops::{Lane, check_len};
 use crate::cpu::contract::{Epilogue, FEW, FewDots, LOW_RANK, Ops, Thin, ThinProduct};
-use crate::cpu::{GemmOperands, KernelElement, StoredElement, gemm, symmetric_gemm};
+use crate::cpu::{GemmOperands, KernelElement, StoredElement, gemm, part, symmetric_gemm};
 use crate::error::{Error, Result};
 use crate::view::{MatMut, MatRef};
 
@@ -149,24 +149,45 @@ pub(super) fn operands<T: KernelElement, A: StoredElement<T>, B: StoredElement<T
     Ok(lower(form, a, b, c, &finish))
 }
 
-/// The product, of form [`Form::Nt`], as one with few columns, if it is one.
-fn few_dots<T: KernelElement>(g: &GemmOperands<T>) -> Option<FewDots<T>> {
+/// Multiply-adds of vectors in whose time the lanes of a sum are added up (`benches/README.md`, "A quiet machine").
+const ADDING_UP: usize = 6;
+/// Columns that a kernel of dot products takes at once where there are more than [`FEW`]: four rows of sums fit into 32 registers.
+const DOTS_AT_ONCE: usize = 5;
+
+/// Whether dot products take fewer multiply-adds of vectors than tiles, whose last vector of columns is cut: 20 columns fill 20
+/// of 32 lanes, after a transposition.
+fn dots_pay(lanes: usize, n: usize, k: usize) -> bool {
+    n <= FEW || n * (k.div_ceil(lanes) + ADDING_UP) < n.div_ceil(lanes) * k
+}
+
+/// The product, of form [`Form::Nt`], by dot products, [`FEW`] columns or fewer at a time.
+///
+/// # Safety
+/// All elements the operands name, of `parts` products, are valid; C overlaps nothing else.
+unsafe fn few_dots<T: KernelElement>(ops: &Ops<T>, g: &GemmOperands<T>, parts: usize, [a, b]: [*const T; 2]) {
     let e = &g.epilogue;
-    (g.n <= FEW).then_some(FewDots {
-        m: g.m,
-        n: g.n,
-        k: g.k,
-        parts: 1,
-        a: [g.a, std::ptr::null()],
-        a_rs: g.a_rs,
-        b: [g.b, std::ptr::null()],
-        b_rs: g.b_cs,
-        c: g.c,
-        c_rs: g.c_rs,
-        alpha: e.alpha,
-        beta: e.beta,
-        bias: e.bias,
-    })
+    let groups = if g.n <= FEW { 1 } else { g.n.div_ceil(DOTS_AT_ONCE) };
+    for group in 0..groups {
+        let columns = part(g.n, 1, groups, group);
+        let row = |b: *const T| b.wrapping_add(columns.start * g.b_cs);
+        let dots = FewDots {
+            m: g.m,
+            n: columns.len(),
+            k: g.k,
+            parts,
+            a: [g.a, a],
+            a_rs: g.a_rs,
+            b: [row(g.b), row(b)],
+            b_rs: g.b_cs,
+            c: g.c.wrapping_add(columns.start),
+            c_rs: g.c_rs,
+            alpha: e.alpha,
+            beta: e.beta,
+            bias: if e.bias.is_null() { e.bias } else { e.bias.wrapping_add(columns.start) },
+        };
+        // SAFETY: the caller's; columns of the product.
+        unsafe { (ops.few_columns)(&dots) };
+    }
 }
 
 /// The sum of `parts` such products as a thin one, with its kernel, if it is thin: of few steps or few rows, of rows without gaps, and
@@ -295,7 +316,7 @@ impl<T: KernelElement> Lane<T> {
     }
 
     /// `c = alpha * a b^T + beta * c`, plus a bias a column if given, as [`Lane::gemm_nt`] and [`Lane::linear`] have it; where b
-    /// has at most 8 rows by a kernel of its own, whose sums have another order. a: m x k, b: n x k, c: m x n.
+    /// has at most 8 rows, or so many that tiles would be poorly filled, by a kernel of dot products, whose sums have another order. a: m x k, b: n x k, c: m x n.
     ///
     /// # Errors
     /// [`Error::Shape`] where an operand's size does not match the others.
@@ -313,9 +334,10 @@ impl<T: KernelElement> Lane<T> {
         let g = lower(Form::Nt, &a, &b, &mut c, &finish);
         // SAFETY: as for any product.
         unsafe {
-            match few_dots(&g) {
-                Some(f) => (self.ops.few_columns)(&f),
-                None => self.multiply(&g),
+            if dots_pay(self.ops.gemm.lanes, g.n, g.k) {
+                few_dots(self.ops, &g, 1, [std::ptr::null(); 2]);
+            } else {
+                self.multiply(&g);
             }
         }
         Ok(())
@@ -337,11 +359,11 @@ impl<T: KernelElement> Lane<T> {
         let h = lower(Form::Nt, &second.0, &second.1, &mut c, &Finish::scaled(T::ONE, T::ONE));
         // SAFETY: as for any product; one call of both has the strides of both.
         unsafe {
-            match few_dots(&g) {
-                Some(f) if g.k == h.k && (g.a_rs, g.b_cs) == (h.a_rs, h.b_cs) => {
-                    (self.ops.few_columns)(&FewDots { parts: 2, a: [g.a, h.a], b: [g.b, h.b], ..f });
-                }
-                _ => [g, h].iter().for_each(|g| self.multiply(g)),
+            let alike = (g.k, g.a_rs, g.b_cs) == (h.k, h.a_rs, h.b_cs);
+            if alike && dots_pay(self.ops.gemm.lanes, g.n, g.k) {
+                few_dots(self.ops, &g, 2, [h.a, h.b]);
+            } else {
+                [g, h].iter().for_each(|g| self.multiply(g));
             }
         }
         Ok(())

@@ -111,6 +111,8 @@ pub struct Gemm<T> {
     pub mr: usize,
     /// Columns of a tile.
     pub nr: usize,
+    /// Elements of a vector; cut columns take as many vectors as hold them.
+    pub lanes: usize,
     /// Rows of A packed at once, a multiple of `mr`: they stay in the second-level cache.
     pub mc: usize,
     /// Length of the reduction handled at once: a panel of `kc` x `nr` of B stays in the first-level cache, or in the second

@@ -206,16 +206,17 @@ pub fn stored() -> Vec<(ProductCase, Fused)> {
 
 /// Products with few columns, one more than few among them: every number of them by every tail of rows and of steps.
 pub fn few_columns() -> Vec<ProductCase> {
+    let few = (0..=9).flat_map(|n| (0..=34).chain([64, 127, 257]).map(move |k| (n, k)));
+    // So long that dot products pay where tiles are poorly filled, and so wide that there are several groups of them.
+    let more = [10, 11, 12, 13, 17, 18, 20, 23, 33].into_iter().flat_map(|n| [130, 257, 512].map(|k| (n, k)));
     let mut cases = vec![];
-    for n in 0..=9 {
-        for k in (0..=34).chain([64, 127, 257]) {
-            for m in [0, 1, 2, 3, 4, 5, 9] {
-                let i = cases.len();
-                let (alpha, beta) = ([1.0, -0.1][i % 2], [0.0, 1.0, -0.5][i % 3]);
-                let fill = if i % 11 == 7 { Fill::Special } else { Fill::Normal };
-                let (seed, gap) = (i as u64, i % 5);
-                cases.push(ProductCase { seed, product: Product::Nt, m, n, k, gap, alpha, beta, fill });
-            }
+    for (n, k) in few.chain(more) {
+        for m in [0, 1, 2, 3, 4, 5, 9] {
+            let i = cases.len();
+            let (alpha, beta) = ([1.0, -0.1][i % 2], [0.0, 1.0, -0.5][i % 3]);
+            let fill = if i % 11 == 7 { Fill::Special } else { Fill::Normal };
+            let (seed, gap) = (i as u64, i % 5);
+            cases.push(ProductCase { seed, product: Product::Nt, m, n, k, gap, alpha, beta, fill });
         }
     }
     cases
