@@ -17,9 +17,9 @@ use crate::cpu::avx2::{Rows, Sums};
 use crate::cpu::contract::{Gemm, Tile};
 use crate::cpu::lanes::{begin, finish};
 
-/// Single precision, 14 x 32. A step reads 184 bytes in 14 cycles, which the second-level cache gives: 384 steps of a panel of B just
-/// fill the first, and every block of the reduction saved is a pass over C saved (`benches/README.md`). The packed blocks (768 KiB
-/// of B, 189 KiB of A) share a second-level cache of 2 MiB.
+/// Single precision, 14 x 32. A step reads 184 bytes in 14 cycles, which the second-level cache gives: so 512 steps of a panel of B
+/// (64 KiB) may exceed the first, and every block of the reduction saved is a pass over C saved (`benches/README.md`, "A quiet
+/// machine"). The packed block of A (252 KiB) stays in the second-level cache; that of B (2 MiB) comes from the third, once for 126 rows.
 pub const F32_14X32: Gemm<f32> = Gemm {
     name: "f32_gemm_14x32",
     mr: 14,
