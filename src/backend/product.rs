@@ -149,7 +149,8 @@ pub(super) fn operands<T: KernelElement, A: StoredElement<T>, B: StoredElement<T
     Ok(lower(form, a, b, c, &finish))
 }
 
-/// Multiply-adds of vectors in whose time the lanes of a sum are added up (`benches/README.md`, "A quiet machine").
+/// Multiply-adds of vectors in whose time the lanes of a sum are added up, rounded up from what AVX2 and AVX-512 take
+/// (`benches/README.md`, "A quiet machine").
 const ADDING_UP: usize = 6;
 /// Columns that a kernel of dot products takes at once where there are more than [`FEW`]: four rows of sums fit into 32 registers.
 const DOTS_AT_ONCE: usize = 5;
@@ -160,12 +161,13 @@ fn dots_pay(lanes: usize, n: usize, k: usize) -> bool {
     n <= FEW || n * (k.div_ceil(lanes) + ADDING_UP) < n.div_ceil(lanes) * k
 }
 
-/// The product, of form [`Form::Nt`], by dot products, [`FEW`] columns or fewer at a time.
+/// A product of form [`Form::Nt`], or the sum of two of equal sizes and strides, by dot products, [`FEW`] columns or fewer at a time.
 ///
 /// # Safety
-/// All elements the operands name, of `parts` products, are valid; C overlaps nothing else.
-unsafe fn few_dots<T: KernelElement>(ops: &Ops<T>, g: &GemmOperands<T>, parts: usize, [a, b]: [*const T; 2]) {
+/// All elements the operands name are valid; C overlaps nothing else.
+unsafe fn few_dots<T: KernelElement>(ops: &Ops<T>, g: &GemmOperands<T>, second: Option<&GemmOperands<T>>) {
     let e = &g.epilogue;
+    let (parts, a, b) = second.map_or((1, std::ptr::null(), std::ptr::null()), |h| (2, h.a, h.b));
     let groups = if g.n <= FEW { 1 } else { g.n.div_ceil(DOTS_AT_ONCE) };
     for group in 0..groups {
         let columns = part(g.n, 1, groups, group);
@@ -316,7 +318,8 @@ impl<T: KernelElement> Lane<T> {
     }
 
     /// `c = alpha * a b^T + beta * c`, plus a bias a column if given, as [`Lane::gemm_nt`] and [`Lane::linear`] have it; where b
-    /// has at most 8 rows, or so many that tiles would be poorly filled, by a kernel of dot products, whose sums have another order. a: m x k, b: n x k, c: m x n.
+    /// has at most 8 rows, or so many that tiles would be poorly filled, by a kernel of dot products, whose sums have another
+    /// order. a: m x k, b: n x k, c: m x n.
     ///
     /// # Errors
     /// [`Error::Shape`] where an operand's size does not match the others.
@@ -335,7 +338,7 @@ impl<T: KernelElement> Lane<T> {
         // SAFETY: as for any product.
         unsafe {
             if dots_pay(self.ops.gemm.lanes, g.n, g.k) {
-                few_dots(self.ops, &g, 1, [std::ptr::null(); 2]);
+                few_dots(self.ops, &g, None);
             } else {
                 self.multiply(&g);
             }
@@ -361,7 +364,7 @@ impl<T: KernelElement> Lane<T> {
         unsafe {
             let alike = (g.k, g.a_rs, g.b_cs) == (h.k, h.a_rs, h.b_cs);
             if alike && dots_pay(self.ops.gemm.lanes, g.n, g.k) {
-                few_dots(self.ops, &g, 2, [h.a, h.b]);
+                few_dots(self.ops, &g, Some(&h));
             } else {
                 [g, h].iter().for_each(|g| self.multiply(g));
             }

@@ -1,8 +1,7 @@
 //! Packing of GEMM panels for AVX-512.
 //!
 //! A transposition takes 16 rows by 4 columns of f32 at a time (8 by 2 of f64): 16-byte pieces of rows r, r + 4, r + 8,
-//! r + 12 are loaded straight into the four quarters of vector r, by masked broadcast loads, which need no shuffle
-//! port. What is left is a 4 x 4 transposition inside each quarter: 8 shuffles for 64 elements beside 16 loads, where the
+//! r + 12 are loaded into the four quarters of vector r (as compiled: 8 loads, 8 insertions from memory, 4 of halves). What is left is a 4 x 4 transposition inside each quarter: 8 shuffles for 64 elements beside 16 loads, where the
 //! 16 x 16 network takes 16.
 
 use std::arch::x86_64::*;
@@ -47,7 +46,7 @@ macro_rules! copy {
         #[target_feature(enable = "avx512f")]
         unsafe fn $copy(panel: &Panel<$t>) {
             let (first, whole) = (panel.width.min($lanes), panel.width / $lanes * $lanes);
-            let mask = <$mask>::MAX.unbounded_shr(($lanes - (panel.width - whole)) as u32);
+            let mask: $mask = (1 << (panel.width - whole)) - 1;
             for p in 0..panel.k {
                 let (src, dst) = (panel.src.wrapping_add(p * panel.ps), panel.dst.wrapping_add(p * panel.ds));
                 // The next panel's part of this row, which no hardware foresees.
@@ -86,8 +85,8 @@ unsafe fn f32_transpose(panel: &Panel<f32>) {
     }
 }
 
-/// Rows `i .. i + rows`, at most 16 and so many if `FULL`. Their addresses then are four places and three distances, for which there are
-/// registers.
+/// Rows `i .. i + rows`, at most 16 and so many if `FULL`: their distances are then multiples of one another, of which addresses need
+/// fewer registers.
 ///
 /// # Safety
 /// As [`f32_transpose`], and those rows are below the width.
@@ -98,17 +97,13 @@ unsafe fn f32_transpose_rows<const FULL: bool>(panel: &Panel<f32>, i: usize, row
     let (src, dst) = (panel.src.wrapping_add(i * panel.rs), panel.dst.wrapping_add(i));
     // Rows behind the last are read as the last and not stored.
     let row = |r: usize| src.wrapping_add(if FULL { r } else { r.min(rows - 1) } * panel.rs);
-    let quarters = [row(0), row(4), row(8), row(12)];
     let whole = panel.k / 4 * 4;
     for p in (0..whole).step_by(4) {
         let mut x = [_mm512_setzero_ps(); 4];
         for (r, x) in x.iter_mut().enumerate() {
             // SAFETY: columns p..p + 4 of rows below the width.
             unsafe {
-                let piece = |quarter: usize| {
-                    let row = if FULL { quarters[quarter].wrapping_add(r * panel.rs) } else { row(4 * quarter + r) };
-                    _mm_loadu_ps(row.add(p))
-                };
+                let piece = |quarter: usize| _mm_loadu_ps(row(4 * quarter + r).add(p));
                 *x = _mm512_castps128_ps512(piece(0));
                 *x = _mm512_mask_broadcast_f32x4(*x, 0x00f0, piece(1));
                 *x = _mm512_mask_broadcast_f32x4(*x, 0x0f00, piece(2));

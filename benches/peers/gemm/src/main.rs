@@ -42,6 +42,7 @@ impl Problem {
         let c = MatMut::new(c, m, n).unwrap();
         match self.form {
             "nn" => lane.gemm_nn(1.0, view(&self.a, m, k), view(&self.b, k, n), 0.0, c),
+            // What a layer of few outputs calls; with more columns it is `gemm_nt`.
             "nt" => lane.few_columns(1.0, view(&self.a, m, k), view(&self.b, n, k), 0.0, None, c),
             _ => lane.gemm_tn(1.0, view(&self.a, k, m), view(&self.b, k, n), 0.0, c),
         }
