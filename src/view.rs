@@ -132,6 +132,11 @@ impl<'a, T> MatMut<'a, T> {
         MatRef { data: self.data, rows: self.rows, cols: self.cols, ld: self.ld }
     }
 
+    /// The same matrix, lent out for a shorter time.
+    pub fn as_mut(&mut self) -> MatMut<'_, T> {
+        MatMut { data: self.data, rows: self.rows, cols: self.cols, ld: self.ld }
+    }
+
     /// The first element's address.
     pub fn as_mut_ptr(&mut self) -> *mut T {
         self.data.as_mut_ptr()

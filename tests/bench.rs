@@ -93,6 +93,14 @@ fn products_and_kernels_are_reported() {
         assert!((0.0..1.2).contains(&number(product, "peak_fraction")), "{product}");
         assert!(number(product, "median_s") > 0.0, "{product}");
     }
+    // A batch takes as long as its products; products of one call are counted.
+    for (how, count) in [("", 2.0), ("--batch 5", 5.0), ("--together", 1.0)] {
+        let arguments = format!("gemm --shapes 9,8,7 --forms nn --reps 1 --threads 2 --json {how}");
+        let found = &objects(&arguments)[0];
+        assert_eq!((number(found, "products"), number(found, "operations")), (count, 1008.0), "{found}");
+        let wanted = count * 1008.0 / number(found, "median_s") / 1e9;
+        assert!((number(found, "gflops") - wanted).abs() < 1e-9 * wanted, "{found}");
+    }
     for line in objects("kernels --reps 1 --json") {
         let (rate, limit, of) = match line["kernel"].as_str().unwrap() {
             "few_columns" | "rank_update" | "few_rows" => ("gflops", "peak_gflops", "peak_fraction"),
@@ -151,6 +159,8 @@ fn arguments_that_do_not_fit_are_refused() {
         "gemm --dtype f64",
         "gemm --dtype tf32x3",
         "gemm --threads 0",
+        "gemm --batch 0",
+        "gemm --batch 2 --together",
     ];
     for arguments in refused {
         let output = bench(arguments);

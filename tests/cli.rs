@@ -212,7 +212,7 @@ fn a_gpu_that_is_not_there_is_one_line() {
     let bench = ["bench", "meta", "--reps", "1", "--device", "cuda:999"];
     let gemm = ["bench", "gemm", "--shapes", "3,4,5", "--device", "cuda:999"];
     let not_there = "metaglot: cuda:999: ";
-    let cases: [(&[&str], &[&str], &str); 9] = [
+    let cases: [(&[&str], &[&str], &str); 10] = [
         (&grad, &["maml"], not_there),
         (&grad, &["hvp"], "metaglot: hvp: only the CPU has it"),
         (&grad, &["maml", "--dtype", "f64"], "metaglot: --dtype: GPUs compute in f32"),
@@ -222,6 +222,7 @@ fn a_gpu_that_is_not_there_is_one_line() {
         (&gemm, &[], not_there),
         (&gemm, &["--dtype", "tf32x3", "--json"], not_there),
         (&gemm, &["--threads", "1"], "metaglot: --threads: a GPU computes one product at a time"),
+        (&gemm, &["--batch", "3"], "metaglot: --batch: a GPU computes one product at a time"),
     ];
     for (arguments, more, wanted) in cases {
         let output = metaglot(folder, &[arguments, more].concat());

@@ -30,6 +30,7 @@ for_both_types! {
     thin_products_equal_the_truth
     sums_of_two_products_equal_the_truth
     products_have_the_same_bits_on_any_number_of_threads
+    batches_of_products_equal_the_truth
     symmetric_products_have_the_bits_of_general_ones
     row_operations_equal_the_truth
     softmax_cross_entropy_equals_the_truth
@@ -59,7 +60,7 @@ fn products_may_be_cut_anywhere<T: KernelElement>() {
 }
 
 fn fused_products_equal_the_truth<T: KernelElement>() {
-    let mut tables = Tables::<T>::new(&[]);
+    let mut tables = Tables::<T>::new(&[3]);
     cases::fused().iter().for_each(|(case, fused)| check_product::fused(&mut tables, case, fused));
 }
 
@@ -130,9 +131,24 @@ fn products_have_the_same_bits_on_any_number_of_threads<T: KernelElement>() {
     let mut tables = Tables::<T>::new(&[1, 2, 3, 8]);
     // The last one's rows of B lie across 2 MiB, so few rows of A have it packed.
     for (m, n, k) in [(1, 1, 1), (2, 2, 0), (5, 130, 40), (130, 5, 40), (70, 90, 257), (49, 17, 600), (15, 2049, 257)] {
-        for product in [Product::Linear, Product::Tn] {
+        for product in Product::ALL {
             let (seed, alpha, beta, fill) = (7, 0.7, -0.5, Fill::Normal);
             check_product::product(&mut tables, &ProductCase { seed, product, m, n, k, gap: 3, alpha, beta, fill });
+        }
+    }
+}
+
+fn batches_of_products_equal_the_truth<T: KernelElement>() {
+    let mut tables = Tables::<T>::new(&[1, 2, 3]);
+    let shapes = [(25, 64, 64), (0, 4, 3), (3, 130, 5), (5, 128, 25), (2, 2, 0), (75, 40, 257), (25, 5, 128)];
+    for product in [Product::Nn, Product::Nt, Product::Tn] {
+        // Not all threads have a product, then some have several.
+        for count in [1, 2, 7] {
+            let case = |seed: usize| {
+                let ((m, n, k), seed, fill) = (shapes[seed], seed as u64, Fill::Normal);
+                ProductCase { seed, product, m, n, k, gap: 1, alpha: 0.7, beta: [0.0, 1.0, -0.5][m % 3], fill }
+            };
+            check_product::batch(&mut tables, &(0..count).map(case).collect::<Vec<_>>());
         }
     }
 }

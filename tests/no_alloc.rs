@@ -1,13 +1,15 @@
-//! A steady-state meta-step allocates nothing.
+//! A steady-state meta-step allocates nothing, nor does a batch of products.
 
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use metaglot::backend::{Finish, Form, Product, Team};
 use metaglot::cpu::Cpu;
 use metaglot::meta::{GramSpace, InnerLoop, Limits, MetaGradient, Order};
 use metaglot::model::InputKind;
+use metaglot::{MatMut, MatRef};
 use support::{LossKind, Problem, shape};
 
 /// The system's allocator, counting.
@@ -55,6 +57,26 @@ fn allocations(kind: InputKind, loss: LossKind, cpu: &Cpu) -> usize {
             (0..20).for_each(|_| step());
             ALLOCATIONS.load(Ordering::Relaxed) - before
         })
+    })
+}
+
+/// Allocations of 20 batches of products after two to warm up.
+fn batch_allocations(cpu: &Cpu) -> usize {
+    let (x, mut results) = ([0.5f32; 600], vec![[0.0f32; 600]; 5]);
+    let matrix = |rows, cols| MatRef::new(&x, rows, cols).unwrap();
+    let mut batch: Vec<_> = (results.iter_mut())
+        .map(|c| {
+            let c = MatMut::new(c, 25, 20).unwrap();
+            Product { a: matrix(25, 24), b: matrix(24, 20), c, finish: Finish::scaled(1.0, 0.0) }
+        })
+        .collect();
+    let mut team = Team::<f32>::new(cpu);
+    cpu.install(|| {
+        let mut run = || team.product_batch(Form::Nn, &mut batch).unwrap();
+        (0..2).for_each(|_| run());
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        (0..20).for_each(|_| run());
+        ALLOCATIONS.load(Ordering::Relaxed) - before
     })
 }
 
@@ -153,6 +175,9 @@ fn main() {
             }
         }
     }
+    for cpu in &cpus {
+        assert_eq!(batch_allocations(cpu), 0, "{cpu:?}: allocations in 20 batches of products");
+    }
     #[cfg(feature = "cuda")]
     for cpu in &cpus {
         for kind in [InputKind::Dense, InputKind::Bag] {
@@ -161,4 +186,5 @@ fn main() {
         }
     }
     println!("a_meta_step_allocates_nothing ... ok");
+    println!("a_batch_of_products_allocates_nothing ... ok");
 }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use metaglot::backend::{BagIndex, Lane, Team};
+use metaglot::backend::{BagIndex, Finish, Form, Lane, Product, Team};
 use metaglot::cpu::Cpu;
 use metaglot::cpu::contract::AdamwStep;
 use metaglot::{Bags, MatMut, MatRef, Result};
@@ -44,12 +44,32 @@ fn products_refuse_sizes_that_do_not_fit() {
         refused(&what, lane.gram(nn, nt, m(&mut out, cm, cn)), &[&out]);
         for threads in [1, 3] {
             let mut team = Team::<f32>::new(&Cpu::new().threads(threads).unwrap());
+            let finish = Finish::scaled(1.0, 0.0);
+            refused(&what, team.product(Form::Nn, nn, a(&x, bk, bn), m(&mut out, cm, cn), finish), &[&out]);
             refused(&what, team.gemm_tn(1.0, tn, a(&x, bk, bn), 0.0, m(&mut out, cm, cn)), &[&out]);
             refused(&what, team.linear(nn, nt, &x[..bn], m(&mut out, cm, cn)), &[&out]);
             refused(&what, team.linear(a(&x, 3, 4), a(&x, 5, 4), &x[..4], m(&mut out, 3, 5)), &[&out]);
         }
     }
     refused("bias", lane.linear(a(&x, 3, 4), a(&x, 5, 4), &x[..6], false, m(&mut out, 3, 5)), &[&out]);
+}
+
+#[test]
+fn a_batch_is_refused_whole_where_one_product_does_not_fit() {
+    let (x, mut outs) = ([0.5f32; 64], [[KEPT; 15]; 3]);
+    for threads in [1, 2] {
+        let mut team = Team::<f32>::new(&Cpu::new().threads(threads).unwrap());
+        let sizes = [(3, 5), (3, 5), (5, 3)];
+        let mut batch: Vec<_> = (outs.iter_mut().zip(sizes))
+            .map(|(c, (rows, cols))| {
+                let (a, b, c) = (a(&x, 3, 4), a(&x, 4, 5), m(c, rows, cols));
+                Product { a, b, c, finish: Finish::scaled(1.0, 0.0) }
+            })
+            .collect();
+        let said = team.product_batch(Form::Nn, &mut batch).unwrap_err().to_string();
+        assert!(said.starts_with("gemm_nn: product 2 of the batch: a is 3x4, b is 4x5, c is 5x3"), "{said}");
+        assert_eq!(outs, [[KEPT; 15]; 3]);
+    }
 }
 
 #[test]

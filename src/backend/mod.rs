@@ -15,6 +15,6 @@ pub use bag_index::BagIndex;
 pub use ops::Lane;
 pub(crate) use pages::collect_on_huge_pages;
 pub use pages::prefer_huge_pages;
-pub use product::{Finish, Form, Mask};
+pub use product::{Finish, Form, Mask, Product};
 pub use team::Team;
 pub(crate) use workspace::{Carver, Lines, matrix, matrix_mut, take};

@@ -2,7 +2,7 @@
 
 use super::ops::{Lane, check_len};
 use crate::cpu::contract::{Epilogue, FEW, FewDots, LOW_RANK, Ops, Thin, ThinProduct};
-use crate::cpu::{GemmOperands, KernelElement, StoredElement, gemm, part, symmetric_gemm};
+use crate::cpu::{GemmOperands, KernelElement, StoredElement, gemm, moved, part, symmetric_gemm};
 use crate::error::{Error, Result};
 use crate::view::{MatMut, MatRef};
 
@@ -68,6 +68,25 @@ impl Form {
             Form::Nt => "gemm_nt",
             Form::Tn => "gemm_tn",
         }
+    }
+}
+
+/// One product of a batch: its operands, its result, and what is done with it. See [`Team::product_batch`](super::Team::product_batch).
+pub struct Product<'a, T, A = T, B = T> {
+    /// The first operand, stored in `A`.
+    pub a: MatRef<'a, A>,
+    /// The second, stored in `B`.
+    pub b: MatRef<'a, B>,
+    /// The result.
+    pub c: MatMut<'a, T>,
+    /// What is done with it.
+    pub finish: Finish<'a, T>,
+}
+
+impl<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>> Product<'_, T, A, B> {
+    /// Compares the shapes.
+    pub(super) fn check(&self, form: Form) -> Result<()> {
+        check_product(form, &self.a, &self.b, &self.c, &self.finish)
     }
 }
 
@@ -185,7 +204,7 @@ unsafe fn few_dots<T: KernelElement>(ops: &Ops<T>, g: &GemmOperands<T>, second: 
             c_rs: g.c_rs,
             alpha: e.alpha,
             beta: e.beta,
-            bias: if e.bias.is_null() { e.bias } else { e.bias.wrapping_add(columns.start) },
+            bias: moved(e.bias, columns.start),
         };
         // SAFETY: the caller's; columns of the product.
         unsafe { (ops.few_columns)(&dots) };
@@ -252,12 +271,20 @@ impl<T: KernelElement> Lane<T> {
         Ok(())
     }
 
+    /// A product whose shapes were compared.
+    pub(super) fn compute<A: StoredElement<T>, B: StoredElement<T>>(&mut self, form: Form, p: &mut Product<T, A, B>) {
+        debug_assert!(p.check(form).is_ok());
+        let g = lower(form, &p.a, &p.b, &mut p.c, &p.finish);
+        // SAFETY: as in `product`.
+        unsafe { self.multiply(&g) };
+    }
+
     /// One product by the kernel that suits it.
     ///
     /// # Safety
     /// All elements the operands name are valid; C overlaps nothing else.
     #[inline(always)]
-    unsafe fn multiply<A: StoredElement<T>, B: StoredElement<T>>(&mut self, g: &GemmOperands<T, A, B>) {
+    pub(super) unsafe fn multiply<A: StoredElement<T>, B: StoredElement<T>>(&mut self, g: &GemmOperands<T, A, B>) {
         // SAFETY: the caller's; the table was handed out for this machine; the packing space holds the largest block.
         unsafe {
             match thin(self.ops, g, 1) {

@@ -1,9 +1,11 @@
 //! Work spread over all threads: large products, token bags, rows; with the bits one lane would give.
 
+use std::ops::Range;
+
 use super::ops::{Lane, check_len};
-use super::product::{Finish, Form, operands};
+use super::product::{Finish, Form, Product, operands};
 use crate::cpu::contract::Epilogue;
-use crate::cpu::{Cpu, GemmOperands, KernelElement, StoredElement, add_products, gemm, join, part};
+use crate::cpu::{Cpu, GemmOperands, KernelElement, StoredElement, add_products, join, moved, part};
 use crate::error::{Error, Result};
 use crate::view::{Bags, MatMut, MatRef};
 
@@ -67,36 +69,74 @@ impl<T: KernelElement> Team<T> {
         cpu.install(|| spread_over(lanes, work, &split, &run))
     }
 
-    fn product<S: StoredElement<T>>(
+    /// One product on all threads, each of which computes some of its rows, or of its columns where there are more tiles of them;
+    /// with the bits of [`Lane::product`], whose shapes and errors it has.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where an operand's size does not match the others.
+    pub fn product<A: StoredElement<T>, B: StoredElement<T>>(
         &mut self,
         form: Form,
-        a: MatRef<T>,
-        b: MatRef<S>,
+        a: MatRef<A>,
+        b: MatRef<B>,
         mut c: MatMut<T>,
         finish: Finish<T>,
     ) -> Result<()> {
-        debug_assert!(finish.old.is_none() && finish.mask.is_none(), "a part's begin where the part begins");
         let g = Shared(operands(form, &a, &b, &mut c, finish)?);
         let cpu = self.cpu.clone();
         cpu.for_each_part(&mut self.lanes, |lane| {
             let (g, kernel) = (g.get(), &lane.ops.gemm);
             let by_rows = g.m / kernel.mr >= g.n / kernel.nr;
-            // A part may be empty and then begin behind the operand, where only wrapping arithmetic may point.
             let own = if by_rows {
-                let rows = part(g.m, 1, lane.lanes, lane.index);
-                let (a, c) = (g.a.wrapping_add(rows.start * g.a_rs), g.c.wrapping_add(rows.start * g.c_rs));
-                GemmOperands { m: rows.len(), a, c, ..g }
+                rows_of(&g, part(g.m, 1, lane.lanes, lane.index))
             } else {
-                let cols = part(g.n, kernel.nr, lane.lanes, lane.index);
-                let bias = g.epilogue.bias;
-                let bias = if bias.is_null() { bias } else { bias.wrapping_add(cols.start) };
-                let (b, c) = (g.b.wrapping_add(cols.start * g.b_cs), g.c.wrapping_add(cols.start));
-                GemmOperands { n: cols.len(), b, c, epilogue: Epilogue { bias, ..g.epilogue }, ..g }
+                columns_of(&g, part(g.n, kernel.nr, lane.lanes, lane.index))
             };
             // SAFETY: as for one lane's product; the parts cover disjoint rows or columns of `c`.
-            unsafe { gemm(lane.kernels, &own, &mut lane.pack) };
+            unsafe { lane.multiply(&own) };
         });
         Ok(())
+    }
+
+    /// Products of one form, as the tasks of a meta-batch have them: their sizes may differ, each is one thread's, and each thread
+    /// takes as many, one after the other. With the bits of [`Lane::product`]. Nothing is computed where one does not fit.
+    ///
+    /// ```
+    /// use metaglot::backend::{Finish, Form, Product, Team};
+    /// use metaglot::cpu::Cpu;
+    /// use metaglot::{MatMut, MatRef};
+    ///
+    /// // Each of two tasks has its own weights.
+    /// let (x, w, mut z) = ([1.0f32, 2.0, 3.0, 4.0], [1.0f32, 1.0, 2.0, 0.0], [0.0f32; 2]);
+    /// let tasks = x.chunks(2).zip(w.chunks(2)).zip(z.chunks_mut(1));
+    /// let mut batch = tasks
+    ///     .map(|((x, w), z)| {
+    ///         let (a, b, c) = (MatRef::new(x, 1, 2)?, MatRef::new(w, 1, 2)?, MatMut::new(z, 1, 1)?);
+    ///         Ok(Product { a, b, c, finish: Finish::scaled(1.0, 0.0) })
+    ///     })
+    ///     .collect::<metaglot::Result<Vec<_>>>()?;
+    /// Team::new(&Cpu::new()).product_batch(Form::Nt, &mut batch)?;
+    /// assert_eq!(z, [3.0, 6.0]);
+    /// # Ok::<(), metaglot::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where a product's sizes do not fit, with its number.
+    pub fn product_batch<A: StoredElement<T>, B: StoredElement<T>>(
+        &mut self,
+        form: Form,
+        batch: &mut [Product<T, A, B>],
+    ) -> Result<()> {
+        for (i, product) in batch.iter().enumerate() {
+            product.check(form).map_err(|error| match error {
+                Error::Shape { op, detail } => Error::shape(op, format!("product {i} of the batch: {detail}")),
+                other => other,
+            })?;
+        }
+        self.spread(batch, split_batch, |lane, batch| {
+            batch.iter_mut().for_each(|product| lane.compute(form, product));
+            Ok(())
+        })
     }
 
     /// [`Lane::linear`] without ReLU on all threads, its weights stored in `S`.
@@ -219,6 +259,22 @@ impl<T: KernelElement> Team<T> {
     }
 }
 
+/// Some rows of a product. A part may be empty and then begin behind the operand, where only wrapping arithmetic may point.
+fn rows_of<T: Copy, A, B>(g: &GemmOperands<T, A, B>, rows: Range<usize>) -> GemmOperands<T, A, B> {
+    let (a, c) = (g.a.wrapping_add(rows.start * g.a_rs), g.c.wrapping_add(rows.start * g.c_rs));
+    let e = &g.epilogue;
+    let (old, mask) = (moved(e.old, rows.start * e.old_rs), moved(e.mask, rows.start * e.mask_rs));
+    GemmOperands { m: rows.len(), a, c, epilogue: Epilogue { old, mask, ..*e }, ..*g }
+}
+
+/// Some columns, in the same way.
+fn columns_of<T: Copy, A, B>(g: &GemmOperands<T, A, B>, columns: Range<usize>) -> GemmOperands<T, A, B> {
+    let (b, c) = (g.b.wrapping_add(columns.start * g.b_cs), g.c.wrapping_add(columns.start));
+    let e = &g.epilogue;
+    let [old, bias, mask] = [e.old, e.bias, e.mask].map(|of_columns| moved(of_columns, columns.start));
+    GemmOperands { n: columns.len(), b, c, epilogue: Epilogue { old, bias, mask, ..*e }, ..*g }
+}
+
 /// Rows numbered from `start`, cut for the first `left` of `all` lanes.
 fn split_rows<'a, T>(
     start: usize,
@@ -229,6 +285,11 @@ fn split_rows<'a, T>(
     let at = rows.rows() * left / all;
     let (front, back) = rows.split_rows(at);
     ((start, front), (start + at, back))
+}
+
+/// Products cut in the same way.
+fn split_batch<P>(batch: &mut [P], left: usize, all: usize) -> (&mut [P], &mut [P]) {
+    batch.split_at_mut(batch.len() * left / all)
 }
 
 /// The recursion behind [`Team::spread`]: both halves of the lanes at once.

@@ -52,6 +52,11 @@ pub(crate) fn part(n: usize, unit: usize, parts: usize, index: usize) -> Range<u
     bound(index)..bound(index + 1)
 }
 
+/// The address so many elements on; what is null stays so.
+pub(crate) fn moved<T>(from: *const T, by: usize) -> *const T {
+    if from.is_null() { from } else { from.wrapping_add(by) }
+}
+
 /// The rows of a product cut into tiles as even as can be, without a division for each.
 #[derive(Clone, Copy)]
 struct Tiles {
@@ -369,7 +374,6 @@ impl<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>> Block<'_, T, A,
     /// As [`gemm`]; what is packed holds this block.
     unsafe fn run(&self) {
         let (g, nr, whole) = (self.g, self.kernel.nr, self.epilogue());
-        let moved = |from: *const T, by: usize| if from.is_null() { from } else { from.wrapping_add(by) };
         let packs_a = !self.packed.a.is_null();
         let a: *const T = g.a.wrapping_add(self.steps.start * g.a_cs).cast();
         let (a_rs, a_cs) = if packs_a { (1, 0) } else { (g.a_rs, g.a_cs) };

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use contract::{GatherSum, Kernels, Ops, Pack};
 use half::{bf16, f16};
 
-pub(crate) use blocking::{GemmOperands, add_products, gemm, pack_len, part, symmetric_gemm};
+pub(crate) use blocking::{GemmOperands, add_products, gemm, moved, pack_len, part, symmetric_gemm};
 pub(crate) use threads::join;
 
 /// An instruction set the kernels are written for.

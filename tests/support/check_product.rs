@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use metaglot::backend::{Finish, Form, Lane, Mask, Team};
+use metaglot::backend::{self, Finish, Form, Lane, Mask, Team};
 use metaglot::cpu::{Isa, KernelElement, StoredElement};
 use metaglot::{Element, MatMut, MatRef, Purpose, Result, Rng};
 
@@ -137,14 +137,25 @@ pub fn call<T: KernelElement>(
     }
 }
 
-/// The products a team has; `None` for the others.
+/// A product on all threads of a team; `None` for those it has not.
 fn call_team<T: KernelElement>(team: &mut Team<T>, case: &ProductCase, o: &Operands<T>) -> Option<Padded<T>> {
-    let (alpha, beta, mut c) = (T::from_f64(case.alpha), T::from_f64(case.beta), o.c.clone());
+    let mut c = o.c.clone();
+    let (a, b, bias) = (o.a.view(), o.b.view(), o.bias.slice());
     match case.product {
-        Product::Tn => team.gemm_tn(alpha, o.a.view(), o.b.view(), beta, c.view_mut()).unwrap(),
-        Product::Linear => team.linear(o.a.view(), o.b.view(), o.bias.slice(), c.view_mut()).unwrap(),
-        _ => return None,
+        Product::Linear => team.linear(a, b, bias, c.view_mut()),
+        Product::Gram => return None,
+        of_form => {
+            let fused = of_entry(of_form);
+            let (alpha, beta) = factors(case);
+            let finish = Finish {
+                bias: fused.bias.then_some(bias),
+                relu: fused.relu,
+                ..Finish::scaled(T::from_f64(alpha), T::from_f64(beta))
+            };
+            team.product(form(of_form), a, b, c.view_mut(), finish)
+        }
     }
+    .unwrap();
     Some(c)
 }
 
@@ -197,6 +208,42 @@ pub fn fused<T: KernelElement>(tables: &mut Tables<T>, case: &ProductCase, fused
         lane.product(form(case.product), o.a.view(), o.b.view(), c.view_mut(), finish).unwrap();
         c.assert_frame(&what);
         assert_met_with_relu(&what, &wanted, &c.values(), fused.relu);
+        for (_, threads, team) in tables.teams.iter_mut().filter(|(of, ..)| of == isa) {
+            let what = label::<T>(*isa, *threads, "fused product", &(case, fused));
+            let mut found = if fused.old { unread.clone() } else { o.c.clone() };
+            team.product(form(case.product), o.a.view(), o.b.view(), found.view_mut(), finish).unwrap();
+            assert!(found.bits() == c.bits(), "{what}: other bits than on one lane");
+        }
+    }
+}
+
+/// Products of one form as one batch, on all teams against the truth and against their lanes, bit for bit.
+pub fn batch<T: KernelElement>(tables: &mut Tables<T>, cases: &[ProductCase]) {
+    let operands: Vec<Operands<T>> = cases.iter().map(Operands::new).collect();
+    let finish = |case: &ProductCase| {
+        let (alpha, beta) = factors(case);
+        Finish::scaled(T::from_f64(alpha), T::from_f64(beta))
+    };
+    let form = form(cases[0].product);
+    for (isa, threads, team) in &mut tables.teams {
+        let mut found: Vec<Padded<T>> = operands.iter().map(|o| o.c.clone()).collect();
+        let of_case = cases.iter().zip(&operands).zip(&mut found);
+        let mut batch: Vec<backend::Product<T>> = of_case
+            .map(|((case, o), c)| {
+                let (a, b, c) = (o.a.view(), o.b.view(), c.view_mut());
+                backend::Product { a, b, c, finish: finish(case) }
+            })
+            .collect();
+        team.product_batch(form, &mut batch).unwrap();
+        let (_, lane) = tables.lanes.iter_mut().find(|(of, _)| of == isa).unwrap();
+        for ((case, o), found) in cases.iter().zip(&operands).zip(&found) {
+            let what = label::<T>(*isa, *threads, "product of a batch", case);
+            found.assert_frame(&what);
+            assert_met(&what, &o.wanted(case, &Fused::number(0), &o.c), &found.values());
+            let mut alone = o.c.clone();
+            lane.product(form, o.a.view(), o.b.view(), alone.view_mut(), finish(case)).unwrap();
+            assert!(found.bits() == alone.bits(), "{what}: other bits than alone");
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 #[cfg(feature = "cuda")]
 use super::gemm_gpu;
 use super::timing::{Times, peak_gflops};
-use crate::backend::{self, Finish, Lane};
+use crate::backend::{self, Finish, Lane, Product, Team};
 use crate::cli::device::DeviceArg;
 use crate::cli::{cpu, output_error};
 use crate::cpu::{Cpu, StoredElement};
@@ -31,9 +31,15 @@ pub struct Gemm {
     /// How both operands are stored and multiplied
     #[arg(long, value_enum, default_value = "f32")]
     pub(super) dtype: Stored,
-    /// Threads, 1 unless given; each computes products of its own, as the tasks of a meta-batch do; not for a GPU
+    /// Threads, 1 unless given; each computes products of its own unless told otherwise; not for a GPU
     #[arg(long, value_name = "K")]
     threads: Option<usize>,
+    /// One call computes so many products, spread over the threads, as those of the tasks of a meta-batch are
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 16))]
+    batch: Option<u32>,
+    /// One call computes one product on all threads, each some of its rows or columns
+    #[arg(long, conflicts_with = "batch")]
+    together: bool,
     /// Where: cpu, or an NVIDIA GPU by its number, as in cuda:0 (a build with CUDA); there one product runs over and over,
     /// so small ones read from caches and take no less than a launch
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
@@ -93,8 +99,7 @@ fn shape(text: &str) -> std::result::Result<[usize; 3], String> {
 }
 
 /// One product's operands and result.
-struct Product<S> {
-    lane: Lane<f32>,
+struct Operands<S> {
     form: Form,
     shape: [usize; 3],
     a: Vec<S>,
@@ -102,23 +107,27 @@ struct Product<S> {
     c: Vec<f32>,
 }
 
-impl<S: StoredElement<f32>> Product<S> {
-    fn new(cpu: &Cpu, form: Form, shape: [usize; 3]) -> Self {
+impl<S: StoredElement<f32>> Operands<S> {
+    /// Those of product `number`.
+    fn new(form: Form, shape: [usize; 3], number: u64) -> Self {
         let [m, n, k] = shape;
         let normal = |len: usize, stream| {
-            let mut rng = Rng::new(1, stream, 0, Purpose::Data);
+            let mut rng = Rng::new(1, stream, number, Purpose::Data);
             (0..len).map(|_| S::narrow(rng.normal() as f32)).collect()
         };
-        Self { lane: Lane::new(cpu), form, shape, a: normal(m * k, 1), b: normal(n * k, 2), c: vec![0.0; m * n] }
+        Self { form, shape, a: normal(m * k, 1), b: normal(n * k, 2), c: vec![0.0; m * n] }
     }
 
-    fn run(&mut self) -> Result<()> {
+    fn product(&mut self) -> Result<Product<'_, f32, S, S>> {
         let [m, n, k] = self.shape;
         let (ar, ac) = if self.form == Form::Tn { (k, m) } else { (m, k) };
         let (br, bc) = if self.form == Form::Nt { (n, k) } else { (k, n) };
-        let (a, b) = (MatRef::new(&self.a, ar, ac)?, MatRef::new(&self.b, br, bc)?);
-        let c = MatMut::new(&mut self.c, m, n)?;
-        self.lane.product(self.form.of_lane(), a, b, c, Finish::scaled(1.0, 0.0))
+        Ok(Product {
+            a: MatRef::new(&self.a, ar, ac)?,
+            b: MatRef::new(&self.b, br, bc)?,
+            c: MatMut::new(&mut self.c, m, n)?,
+            finish: Finish::scaled(1.0, 0.0),
+        })
     }
 
     /// Compares an element with the plain sum in f64.
@@ -139,8 +148,13 @@ impl<S: StoredElement<f32>> Product<S> {
 impl Gemm {
     pub(super) fn run(&self, out: &mut dyn Write) -> Result<()> {
         if let DeviceArg::Cuda(number) = self.device {
-            if self.threads.is_some() {
-                return Err(Error::config("--threads", "a GPU computes one product at a time, on all of it"));
+            let options = [
+                ("--threads", self.threads.is_some()),
+                ("--batch", self.batch.is_some()),
+                ("--together", self.together),
+            ];
+            if let Some((option, _)) = options.iter().find(|(_, given)| *given) {
+                return Err(Error::config(*option, "a GPU computes one product at a time, on all of it"));
             }
             #[cfg(feature = "cuda")]
             return gemm_gpu::run(number, self, out);
@@ -169,30 +183,26 @@ impl Gemm {
         out: &mut dyn Write,
     ) -> Result<()> {
         let ([m, n, k], threads) = (shape, cpu.thread_count());
-        let mut products: Vec<Product<S>> = (0..threads).map(|_| Product::new(cpu, form, shape)).collect();
+        let products = match self.batch {
+            Some(batch) => batch as usize,
+            None if self.together => 1,
+            None => threads,
+        };
+        let mut operands: Vec<Operands<S>> = (0..products).map(|i| Operands::new(form, shape, i as u64)).collect();
         let operations = 2 * (m * n * k) as u64;
         let peak = peak_gflops::<f32>(cpu);
-        // Each thread repeats its own product as often as about 5 ms take: a hand-over between threads costs microseconds.
-        let calls = (5e-3 * 0.5 * peak * 1e9 / threads as f64 / operations as f64).clamp(1.0, 1e6) as usize;
-        let times = cpu.install(|| {
-            Times::of(self.reps as usize, || {
-                let mut results: Vec<(&mut Product<S>, Result<()>)> =
-                    products.iter_mut().map(|p| (p, Ok(()))).collect();
-                cpu.for_each_part(&mut results, |(product, result)| {
-                    *result = (0..calls).try_for_each(|_| product.run());
-                });
-                results.into_iter().try_for_each(|(_, result)| result)
-            })
-        })?;
-        products.iter().try_for_each(Product::<S>::check)?;
+        // As often as about 5 ms take.
+        let calls = (5e-3 * 0.5 * peak * 1e9 / products as f64 / operations as f64).clamp(1.0, 1e6) as usize;
+        let times = self.times(cpu, form, calls, &mut operands)?;
+        operands.iter().try_for_each(Operands::<S>::check)?;
         let seconds = [times.median(), times.min(), times.max()].map(|t| t / calls as f64);
-        let gflops = (operations * threads as u64) as f64 / seconds[0] / 1e9;
+        let gflops = (operations * products as u64) as f64 / seconds[0] / 1e9;
         let (form, isa, dtype) = (form.name(), cpu.isa().name(), S::STORED.name());
         let line = if self.json {
             json!({
                 "form": form, "m": m, "n": n, "k": k, "median_s": seconds[0], "min_s": seconds[1], "max_s": seconds[2],
                 "reps": self.reps, "operations": operations, "gflops": gflops, "peak_gflops": peak,
-                "peak_fraction": gflops / peak, "threads": threads, "isa": isa, "dtype": dtype,
+                "peak_fraction": gflops / peak, "products": products, "threads": threads, "isa": isa, "dtype": dtype,
             })
             .to_string()
         } else {
@@ -200,5 +210,37 @@ impl Gemm {
             format!("{isa} {dtype} {form} {m:>5} x {n:>5} x {k:>5}  {gflops:>7.1} G/s  {percent:>3.0}% of {peak:.1}")
         };
         writeln!(out, "{line}").map_err(output_error)
+    }
+
+    /// Times of loops of `calls`.
+    fn times<S: StoredElement<f32>>(
+        &self,
+        cpu: &Cpu,
+        form: Form,
+        calls: usize,
+        operands: &mut [Operands<S>],
+    ) -> Result<Times> {
+        let (reps, form) = (self.reps as usize, form.of_lane());
+        let mut batch = operands.iter_mut().map(Operands::product).collect::<Result<Vec<_>>>()?;
+        let mut team = Team::<f32>::new(cpu);
+        if self.batch.is_some() {
+            return cpu
+                .install(|| Times::of(reps, || (0..calls).try_for_each(|_| team.product_batch(form, &mut batch))));
+        }
+        if self.together {
+            let p = &mut batch[0];
+            let mut call = || team.product(form, p.a, p.b, p.c.as_mut(), p.finish);
+            return cpu.install(|| Times::of(reps, || (0..calls).try_for_each(|_| call())));
+        }
+        // Each thread repeats its own product: a hand-over between threads costs microseconds.
+        let mut own: Vec<_> = batch.into_iter().map(|p| (Lane::<f32>::new(cpu), p, Ok(()))).collect();
+        cpu.install(|| {
+            Times::of(reps, || {
+                cpu.for_each_part(&mut own, |(lane, p, result)| {
+                    *result = (0..calls).try_for_each(|_| lane.product(form, p.a, p.b, p.c.as_mut(), p.finish));
+                });
+                own.iter_mut().try_for_each(|(_, _, result)| std::mem::replace(result, Ok(())))
+            })
+        })
     }
 }
