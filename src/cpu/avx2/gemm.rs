@@ -27,7 +27,7 @@ pub const F32_6X16: Gemm<f32> = Gemm {
     mc: 192,
     kc: 256,
     nc: 1024,
-    packs_b_from: 48,
+    packs_b_from: 64,
     tile: f32_tile,
     pack: pack::f32_pack::<f32>,
 };
