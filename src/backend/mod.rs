@@ -5,6 +5,7 @@
 //! [`Team`] of lanes (work that is spread over all threads), and holds no unsafe code.
 
 mod bag_index;
+mod operands;
 mod ops;
 mod pages;
 mod product;
@@ -12,9 +13,9 @@ mod team;
 mod workspace;
 
 pub use bag_index::BagIndex;
+pub use operands::{Finish, Form, Mask, Product};
 pub use ops::Lane;
 pub(crate) use pages::collect_on_huge_pages;
 pub use pages::prefer_huge_pages;
-pub use product::{Finish, Form, Mask, Product};
 pub use team::Team;
 pub(crate) use workspace::{Carver, Lines, matrix, matrix_mut, take};

@@ -1,172 +1,11 @@
-//! Matrix products: what can be done with a result, the comparison of shapes, and the choice of a kernel.
+//! A lane's matrix products, and the choice of a kernel for each.
 
-use super::ops::{Lane, check_len};
-use crate::cpu::contract::{Epilogue, FEW, FewDots, LOW_RANK, Ops, Thin, ThinProduct};
+use super::operands::{Finish, Form, Mask, Product, check_product, lower, operands};
+use super::ops::Lane;
+use crate::cpu::contract::{FEW, FewDots, LOW_RANK, Ops, Thin, ThinProduct};
 use crate::cpu::{GemmOperands, KernelElement, StoredElement, gemm, moved, part, symmetric_gemm};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::view::{MatMut, MatRef};
-
-/// What a product does with its result, in this order: `alpha * sum`, a mask of the product, `+ beta * old`, a bias a column,
-/// ReLU, a mask of the result.
-#[derive(Clone, Copy)]
-pub struct Finish<'a, T> {
-    /// Scales the sum.
-    pub alpha: T,
-    /// Scales the old values, which are not read where it is 0.
-    pub beta: T,
-    /// The old values where they are not the result's own; as large as the result.
-    pub old: Option<MatRef<'a, T>>,
-    /// One value a column.
-    pub bias: Option<&'a [T]>,
-    /// Whether the result is max(x, 0).
-    pub relu: bool,
-    /// Where it is 0.
-    pub mask: Option<Mask<'a, T>>,
-}
-
-impl<T: KernelElement> Finish<'_, T> {
-    /// `alpha * sum + beta * c`.
-    pub fn scaled(alpha: T, beta: T) -> Self {
-        Self { alpha, beta, old: None, bias: None, relu: false, mask: None }
-    }
-}
-
-/// Zeros where a ReLU's output, as large as the result, is not positive.
-#[derive(Clone, Copy)]
-pub enum Mask<'a, T> {
-    /// In place of the product; the old value is added all the same.
-    Product(MatRef<'a, T>),
-    /// In place of the result.
-    Result(MatRef<'a, T>),
-}
-
-impl<T> Mask<'_, T> {
-    /// The ReLU's output, and whether it masks the result.
-    fn parts(&self) -> (&MatRef<'_, T>, bool) {
-        match self {
-            Mask::Product(mask) => (mask, false),
-            Mask::Result(mask) => (mask, true),
-        }
-    }
-}
-
-/// Which operand of a product is read transposed.
-#[derive(Clone, Copy, Debug)]
-pub enum Form {
-    /// None: `a b`.
-    Nn,
-    /// The second: `a b^T`.
-    Nt,
-    /// The first: `a^T b`.
-    Tn,
-}
-
-impl Form {
-    fn op(self) -> &'static str {
-        match self {
-            Form::Nn => "gemm_nn",
-            Form::Nt => "gemm_nt",
-            Form::Tn => "gemm_tn",
-        }
-    }
-}
-
-/// One product of a batch: its operands, its result, and what is done with it. See [`Team::product_batch`](super::Team::product_batch).
-pub struct Product<'a, T, A = T, B = T> {
-    /// The first operand, stored in `A`.
-    pub a: MatRef<'a, A>,
-    /// The second, stored in `B`.
-    pub b: MatRef<'a, B>,
-    /// The result.
-    pub c: MatMut<'a, T>,
-    /// What is done with it.
-    pub finish: Finish<'a, T>,
-}
-
-impl<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>> Product<'_, T, A, B> {
-    /// Compares the shapes.
-    pub(super) fn check(&self, form: Form) -> Result<()> {
-        check_product(form, &self.a, &self.b, &self.c, &self.finish)
-    }
-}
-
-/// Compares the shapes of `op(a) op(b)`, `c` and what `finish` names.
-fn check_product<T, A, B>(form: Form, a: &MatRef<A>, b: &MatRef<B>, c: &MatMut<T>, finish: &Finish<T>) -> Result<()> {
-    let (m, ka) = if let Form::Tn = form { (a.cols(), a.rows()) } else { (a.rows(), a.cols()) };
-    let (kb, n) = if let Form::Nt = form { (b.cols(), b.rows()) } else { (b.rows(), b.cols()) };
-    if ka != kb || c.rows() != m || c.cols() != n {
-        let [ar, ac, br, bc] = [a.rows(), a.cols(), b.rows(), b.cols()];
-        let inner = if ka == kb { "the result must be" } else { "the inner sizes must match and the result be" };
-        let detail = format!("a is {ar}x{ac}, b is {br}x{bc}, c is {}x{}; {inner} {m}x{n}", c.rows(), c.cols());
-        return Err(Error::shape(form.op(), detail));
-    }
-    if let Some(bias) = finish.bias {
-        check_len(form.op(), "the bias", bias.len(), n)?;
-    }
-    let mask = finish.mask.as_ref().map(|mask| mask.parts().0);
-    for (what, matrix) in [("the old values are", finish.old.as_ref()), ("the mask is", mask)] {
-        if let Some(x) = matrix
-            && (x.rows(), x.cols()) != (m, n)
-        {
-            let detail = format!("{what} {}x{} but the result is {m}x{n}", x.rows(), x.cols());
-            return Err(Error::shape(form.op(), detail));
-        }
-    }
-    Ok(())
-}
-
-/// Lowers a product that [`check_product`] passed to pointers and strides. Part of its caller, which so writes them once, where
-/// they are read: moved as the result of a function they took 30 ns, half of a call without work.
-#[inline(always)]
-fn lower<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>>(
-    form: Form,
-    a: &MatRef<A>,
-    b: &MatRef<B>,
-    c: &mut MatMut<T>,
-    finish: &Finish<T>,
-) -> GemmOperands<T, A, B> {
-    let (m, k, a_rs, a_cs) = match form {
-        Form::Tn => (a.cols(), a.rows(), 1, a.ld()),
-        _ => (a.rows(), a.cols(), a.ld(), 1),
-    };
-    let (n, b_rs, b_cs) = match form {
-        Form::Nt => (b.rows(), 1, b.ld()),
-        _ => (b.cols(), b.ld(), 1),
-    };
-    let place = |x: Option<&MatRef<T>>| x.map_or((std::ptr::null(), 0), |x| (x.as_ptr(), x.ld()));
-    let (old, old_rs) = place(finish.old.as_ref());
-    let (mask, mask_result) = match &finish.mask {
-        Some(mask) => (Some(mask.parts().0), mask.parts().1),
-        None => (None, false),
-    };
-    let (mask, mask_rs) = place(mask);
-    let epilogue = Epilogue {
-        alpha: finish.alpha,
-        beta: finish.beta,
-        old,
-        old_rs,
-        bias: finish.bias.map_or(std::ptr::null(), <[T]>::as_ptr),
-        relu: finish.relu,
-        mask,
-        mask_rs,
-        mask_result,
-        chained: false,
-    };
-    let (a, b, c_rs, c) = (a.as_ptr(), b.as_ptr(), c.ld(), c.as_mut_ptr());
-    GemmOperands { m, n, k, a, a_rs, a_cs, b, b_rs, b_cs, c, c_rs, epilogue }
-}
-
-/// Compares the shapes of `op(a) op(b)` and `c` and lowers the product to pointers and strides.
-pub(super) fn operands<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>>(
-    form: Form,
-    a: &MatRef<A>,
-    b: &MatRef<B>,
-    c: &mut MatMut<T>,
-    finish: Finish<T>,
-) -> Result<GemmOperands<T, A, B>> {
-    check_product(form, a, b, c, &finish)?;
-    Ok(lower(form, a, b, c, &finish))
-}
 
 /// Multiply-adds of vectors in whose time the lanes of a sum are added up, rounded up from what AVX2 and AVX-512 take
 /// (`benches/README.md`, "A quiet machine").
@@ -255,7 +94,7 @@ impl<T: KernelElement> Lane<T> {
     /// result has the bits of the product of its widened copy.
     ///
     /// # Errors
-    /// [`Error::Shape`] where an operand's size does not match the others.
+    /// [`Error::Shape`](crate::Error::Shape) where an operand's size does not match the others.
     pub fn product<A: StoredElement<T>, B: StoredElement<T>>(
         &mut self,
         form: Form,
@@ -271,11 +110,18 @@ impl<T: KernelElement> Lane<T> {
         Ok(())
     }
 
-    /// A product whose shapes were compared.
-    pub(super) fn compute<A: StoredElement<T>, B: StoredElement<T>>(&mut self, form: Form, p: &mut Product<T, A, B>) {
+    /// One product of a batch.
+    ///
+    /// # Safety
+    /// [`Product::check`] passed it.
+    pub(super) unsafe fn compute<A: StoredElement<T>, B: StoredElement<T>>(
+        &mut self,
+        form: Form,
+        p: &mut Product<T, A, B>,
+    ) {
         debug_assert!(p.check(form).is_ok());
         let g = lower(form, &p.a, &p.b, &mut p.c, &p.finish);
-        // SAFETY: as in `product`.
+        // SAFETY: as in `product`; the caller compared the sizes.
         unsafe { self.multiply(&g) };
     }
 
@@ -298,7 +144,7 @@ impl<T: KernelElement> Lane<T> {
     /// [`Form`] and of equal sizes.
     ///
     /// # Errors
-    /// [`Error::Shape`] where an operand's size does not match the others.
+    /// [`Error::Shape`](crate::Error::Shape) where an operand's size does not match the others.
     pub fn product_pair(
         &mut self,
         form: Form,
@@ -349,7 +195,7 @@ impl<T: KernelElement> Lane<T> {
     /// order. a: m x k, b: n x k, c: m x n.
     ///
     /// # Errors
-    /// [`Error::Shape`] where an operand's size does not match the others.
+    /// [`Error::Shape`](crate::Error::Shape) where an operand's size does not match the others.
     pub fn few_columns(
         &mut self,
         alpha: T,
@@ -376,7 +222,7 @@ impl<T: KernelElement> Lane<T> {
     /// `c = a_0 b_0^T + a_1 b_1^T`, plus a bias a column if given: two products as [`Lane::few_columns`] has them, of equal sizes.
     ///
     /// # Errors
-    /// [`Error::Shape`] where an operand's size does not match the others.
+    /// [`Error::Shape`](crate::Error::Shape) where an operand's size does not match the others.
     pub fn few_columns_pair(
         &mut self,
         [first, second]: [(MatRef<T>, MatRef<T>); 2],

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
+use super::operands::{Finish, Form, Product, operands};
 use super::ops::{Lane, check_len};
-use super::product::{Finish, Form, Product, operands};
 use crate::cpu::contract::Epilogue;
 use crate::cpu::{Cpu, GemmOperands, KernelElement, StoredElement, add_products, join, moved, part};
 use crate::error::{Error, Result};
@@ -134,7 +134,8 @@ impl<T: KernelElement> Team<T> {
             })?;
         }
         self.spread(batch, split_batch, |lane, batch| {
-            batch.iter_mut().for_each(|product| lane.compute(form, product));
+            // SAFETY: each was checked above, and nothing else can change it since.
+            batch.iter_mut().for_each(|product| unsafe { lane.compute(form, product) });
             Ok(())
         })
     }
