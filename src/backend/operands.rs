@@ -1,4 +1,5 @@
-//! What a product is: its operands, what is done with its result, the comparison of shapes, and its lowering to pointers and strides.
+//! What a product is: its operands, what is done with its result, the comparison of shapes, and its lowering to pointers
+//! and strides.
 
 use super::ops::check_len;
 use crate::cpu::contract::Epilogue;

@@ -137,23 +137,24 @@ pub fn call<T: KernelElement>(
     }
 }
 
+/// alpha and beta of a case, as what is done with its result.
+fn scaled<T: KernelElement>(case: &ProductCase) -> Finish<'static, T> {
+    let (alpha, beta) = factors(case);
+    Finish::scaled(T::from_f64(alpha), T::from_f64(beta))
+}
+
 /// A product on all threads of a team; `None` for those it has not.
 fn call_team<T: KernelElement>(team: &mut Team<T>, case: &ProductCase, o: &Operands<T>) -> Option<Padded<T>> {
     let mut c = o.c.clone();
-    let (a, b, bias) = (o.a.view(), o.b.view(), o.bias.slice());
+    let (a, b, bias, finish) = (o.a.view(), o.b.view(), o.bias.slice(), scaled::<T>(case));
     match case.product {
+        Product::Nn | Product::Nt => team.product(form(case.product), a, b, c.view_mut(), finish),
+        Product::Tn => team.gemm_tn(finish.alpha, a, b, finish.beta, c.view_mut()),
         Product::Linear => team.linear(a, b, bias, c.view_mut()),
-        Product::Gram => return None,
-        of_form => {
-            let fused = of_entry(of_form);
-            let (alpha, beta) = factors(case);
-            let finish = Finish {
-                bias: fused.bias.then_some(bias),
-                relu: fused.relu,
-                ..Finish::scaled(T::from_f64(alpha), T::from_f64(beta))
-            };
-            team.product(form(of_form), a, b, c.view_mut(), finish)
+        Product::LinearRelu => {
+            team.product(Form::Nt, a, b, c.view_mut(), Finish { bias: Some(bias), relu: true, ..finish })
         }
+        Product::Gram => return None,
     }
     .unwrap();
     Some(c)
@@ -220,10 +221,6 @@ pub fn fused<T: KernelElement>(tables: &mut Tables<T>, case: &ProductCase, fused
 /// Products of one form as one batch, on all teams against the truth and against their lanes, bit for bit.
 pub fn batch<T: KernelElement>(tables: &mut Tables<T>, cases: &[ProductCase]) {
     let operands: Vec<Operands<T>> = cases.iter().map(Operands::new).collect();
-    let finish = |case: &ProductCase| {
-        let (alpha, beta) = factors(case);
-        Finish::scaled(T::from_f64(alpha), T::from_f64(beta))
-    };
     let form = form(cases[0].product);
     for (isa, threads, team) in &mut tables.teams {
         let mut found: Vec<Padded<T>> = operands.iter().map(|o| o.c.clone()).collect();
@@ -231,7 +228,7 @@ pub fn batch<T: KernelElement>(tables: &mut Tables<T>, cases: &[ProductCase]) {
         let mut batch: Vec<backend::Product<T>> = of_case
             .map(|((case, o), c)| {
                 let (a, b, c) = (o.a.view(), o.b.view(), c.view_mut());
-                backend::Product { a, b, c, finish: finish(case) }
+                backend::Product { a, b, c, finish: scaled(case) }
             })
             .collect();
         team.product_batch(form, &mut batch).unwrap();
@@ -241,7 +238,7 @@ pub fn batch<T: KernelElement>(tables: &mut Tables<T>, cases: &[ProductCase]) {
             found.assert_frame(&what);
             assert_met(&what, &o.wanted(case, &Fused::number(0), &o.c), &found.values());
             let mut alone = o.c.clone();
-            lane.product(form, o.a.view(), o.b.view(), alone.view_mut(), finish(case)).unwrap();
+            lane.product(form, o.a.view(), o.b.view(), alone.view_mut(), scaled(case)).unwrap();
             assert!(found.bits() == alone.bits(), "{what}: other bits than alone");
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! A transposition takes 8 rows by 4 columns of f32 at a time (4 by 2 of f64): 16-byte pieces of rows r and r + 4 are
 //! loaded into the halves of vector r, which leaves a 4 x 4 transposition inside each half: 8 shuffles for 32 elements.
-//! Meanwhile the next rows are asked for: no hardware foresees that many rows, and what a task multiplies is seldom in cache.
+//! Meanwhile the next rows are asked for, which pays where they are not in cache (`benches/README.md`, "Operands that are not
+//! in cache").
 //! Numbers stored in half of f32's bits are widened as they are loaded.
 
 use std::arch::x86_64::*;
