@@ -69,8 +69,8 @@ impl<T: KernelElement> Team<T> {
         cpu.install(|| spread_over(lanes, work, &split, &run))
     }
 
-    /// One product on all threads, each of which computes some of its rows, or of its columns where there are more tiles of them;
-    /// with the bits of [`Lane::product`], whose shapes and errors it has.
+    /// One product on all threads, each of which computes some of its rows, or of its columns where that is less work; with the
+    /// bits of [`Lane::product`], whose shapes and errors it has.
     ///
     /// # Errors
     /// [`Error::Shape`] where an operand's size does not match the others.
@@ -86,8 +86,7 @@ impl<T: KernelElement> Team<T> {
         let cpu = self.cpu.clone();
         cpu.for_each_part(&mut self.lanes, |lane| {
             let (g, kernel) = (g.get(), &lane.ops.gemm);
-            let by_rows = g.m / kernel.mr >= g.n / kernel.nr;
-            let own = if by_rows {
+            let own = if rows_pay(kernel.nr, g.m, g.n, lane.lanes) {
                 rows_of(&g, part(g.m, 1, lane.lanes, lane.index))
             } else {
                 columns_of(&g, part(g.n, kernel.nr, lane.lanes, lane.index))
@@ -183,7 +182,7 @@ impl<T: KernelElement> Team<T> {
         let cpu = self.cpu.clone();
         cpu.for_each_part(&mut self.lanes, |lane| {
             let (whole, kernel) = (whole.get(), &lane.ops.gemm);
-            let by_rows = whole.m / kernel.mr >= whole.n / kernel.nr;
+            let by_rows = rows_pay(kernel.nr, whole.m, whole.n, lane.lanes);
             let own = |wanted: bool, len, unit| if wanted { part(len, unit, lane.lanes, lane.index) } else { 0..len };
             let (rows, cols) = (own(by_rows, whole.m, 1), own(!by_rows, whole.n, kernel.nr));
             let c = whole.c.wrapping_add(rows.start * whole.c_rs + cols.start);
@@ -258,6 +257,16 @@ impl<T: KernelElement> Team<T> {
             (0..rows.rows()).try_for_each(|i| f(lane, start + i, rows.row_mut(i)))
         })
     }
+}
+
+/// Multiply-adds in whose time an element is packed, roughly: half a cycle on AVX2.
+const PACKING: usize = 8;
+
+/// Whether a lane has less to do where it takes some of the m rows than some of the n columns, whole panels of `nr`: it packs its own
+/// part of one operand, but all of the other.
+fn rows_pay(nr: usize, m: usize, n: usize, lanes: usize) -> bool {
+    let (rows, columns) = (m.div_ceil(lanes), (n.div_ceil(nr).div_ceil(lanes) * nr).min(n));
+    (rows + PACKING) * n <= (columns + PACKING) * m
 }
 
 /// Some rows of a product. A part may be empty and then begin behind the operand, where only wrapping arithmetic may point.
