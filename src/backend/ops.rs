@@ -3,7 +3,7 @@
 use crate::cpu::contract::{AdamwStep, Kernels, Ops};
 use crate::cpu::{Cpu, KernelElement, StoredElement, pack_len};
 use crate::error::{Error, Result};
-use crate::view::MatRef;
+use crate::view::{Bags, MatMut, MatRef};
 
 /// One thread's way to the kernels: operations of element type `T` and their packing space.
 #[derive(Clone)]
@@ -35,6 +35,29 @@ fn check_classes(targets: &[u32], m: usize, n: usize) -> Result<()> {
         Some(t) => Err(Error::shape("softmax_xent", format!("class {t} of {n} logits"))),
         None => Ok(()),
     }
+}
+
+/// What [`Lane::bag_linear`] asks of its operands.
+pub(super) fn check_bag_linear<T: KernelElement, S: StoredElement<T>>(
+    bags: &Bags<T>,
+    table: &MatRef<S>,
+    bias: &[T],
+    dst: &MatMut<T>,
+) -> Result<()> {
+    let h = table.cols();
+    check_len("bag_linear", "the bias", bias.len(), h)?;
+    if bags.vocabulary() <= table.rows() && dst.rows() == bags.rows() && dst.cols() == h {
+        return Ok(());
+    }
+    let detail = format!(
+        "{} bags of {} tokens, a table of {}x{h}, a result of {}x{}",
+        bags.rows(),
+        bags.vocabulary(),
+        table.rows(),
+        dst.rows(),
+        dst.cols()
+    );
+    Err(Error::shape("bag_linear", detail))
 }
 
 impl<T: KernelElement> Lane<T> {
@@ -82,6 +105,39 @@ impl<T: KernelElement> Lane<T> {
                 init,
                 dst.as_mut_ptr(),
             );
+        }
+        Ok(())
+    }
+
+    /// `dst[i] = bias + sum of weights * table rows` of each bag; table: vocabulary x h, stored in `S`, dst: rows x h.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where an operand's size does not match the others.
+    pub fn bag_linear<S: StoredElement<T>>(
+        &mut self,
+        bags: &Bags<T>,
+        table: MatRef<S>,
+        bias: &[T],
+        mut dst: MatMut<T>,
+    ) -> Result<()> {
+        check_bag_linear(bags, &table, bias, &dst)?;
+        let gather_sum = S::gather_sum(self.kernels);
+        for i in 0..bags.rows() {
+            let ((tokens, weights), row) = (bags.row(i), dst.row_mut(i));
+            let (len, tokens, weights) = (tokens.len(), tokens.as_ptr(), weights.as_ptr());
+            // SAFETY: tokens lie below the vocabulary, which the table covers; a row of `dst` and the bias have h elements.
+            unsafe {
+                gather_sum(
+                    len,
+                    tokens,
+                    weights,
+                    table.as_ptr(),
+                    table.ld(),
+                    table.cols(),
+                    bias.as_ptr(),
+                    row.as_mut_ptr(),
+                );
+            }
         }
         Ok(())
     }

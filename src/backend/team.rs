@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::operands::{Finish, Form, Product, operands};
-use super::ops::{Lane, check_len};
+use super::ops::{Lane, check_bag_linear};
 use crate::cpu::contract::Epilogue;
 use crate::cpu::{Cpu, GemmOperands, KernelElement, StoredElement, add_products, join, moved, part};
 use crate::error::{Error, Result};
@@ -201,49 +201,20 @@ impl<T: KernelElement> Team<T> {
         Ok(())
     }
 
-    /// `dst[i] = bias + sum of weights * table rows` of each bag; table: vocabulary x h, stored in `S`, dst: rows x h.
+    /// [`Lane::bag_linear`] on all threads.
     pub fn bag_linear<S: StoredElement<T>>(
         &mut self,
         bags: &Bags<T>,
         table: MatRef<S>,
         bias: &[T],
-        mut dst: MatMut<T>,
+        dst: MatMut<T>,
     ) -> Result<()> {
-        let h = table.cols();
-        check_len("bag_linear", "the bias", bias.len(), h)?;
-        if bags.vocabulary() > table.rows() || dst.rows() != bags.rows() || dst.cols() != h {
-            let detail = format!(
-                "{} bags of {} tokens, a table of {}x{h}, a result of {}x{}",
-                bags.rows(),
-                bags.vocabulary(),
-                table.rows(),
-                dst.rows(),
-                dst.cols()
-            );
-            return Err(Error::shape("bag_linear", detail));
-        }
-        let (ld, out) = (dst.ld(), Shared(dst.as_mut_ptr()));
-        let cpu = self.cpu.clone();
-        cpu.for_each_part(&mut self.lanes, |lane| {
-            for i in part(bags.rows(), 1, lane.lanes, lane.index) {
-                let (tokens, weights) = bags.row(i);
-                // SAFETY: tokens lie below the vocabulary, which the table covers; row i of `dst` has h elements and
-                // belongs to this lane alone.
-                unsafe {
-                    S::gather_sum(lane.kernels)(
-                        tokens.len(),
-                        tokens.as_ptr(),
-                        weights.as_ptr(),
-                        table.as_ptr(),
-                        table.ld(),
-                        h,
-                        bias.as_ptr(),
-                        out.get().add(i * ld),
-                    );
-                }
-            }
-        });
-        Ok(())
+        check_bag_linear(bags, &table, bias, &dst)?;
+        self.spread(
+            (0, dst),
+            |(start, rows), left, all| split_rows(start, rows, left, all),
+            |lane, (start, rows)| lane.bag_linear(&bags.rows_range(start, start + rows.rows()), table, bias, rows),
+        )
     }
 
     /// Runs `f(lane, row index, row)` for every row of `dst`, spread over the threads.

@@ -23,15 +23,16 @@ impl<T: KernelElement> Examples<'_, T> {
     pub fn forward(&self, lane: &mut Lane<T>, theta: &[T], z: &mut [T]) -> Result<()> {
         let (h, range) = (self.shape.hidden(), self.set.range(self.t));
         let (first, bias) = (&theta[..self.shape.first_len()], &theta[self.shape.first_len()..][..h]);
+        let z = matrix_mut(z, range.len(), h);
         match &self.set.inputs {
             Inputs::Dense(x) => {
                 let w = matrix(first, h, self.shape.input);
-                lane.linear(x.rows_range(range.start, range.end), w, bias, false, matrix_mut(z, range.len(), h))
+                lane.linear(x.rows_range(range.start, range.end), w, bias, false, z)
             }
-            Inputs::Bags(x) => range.zip(z.chunks_exact_mut(h)).try_for_each(|(i, row)| {
-                let (tokens, weights) = x.row(i);
-                lane.gather_sum(tokens, weights, matrix(first, self.shape.input, h), Some(bias), row)
-            }),
+            Inputs::Bags(x) => {
+                let table = matrix(first, self.shape.input, h);
+                lane.bag_linear(&x.rows_range(range.start, range.end), table, bias, z)
+            }
         }
     }
 
