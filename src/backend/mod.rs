@@ -18,4 +18,5 @@ pub use ops::Lane;
 pub(crate) use pages::collect_on_huge_pages;
 pub use pages::prefer_huge_pages;
 pub use team::Team;
+pub(crate) use team::split_slice;
 pub(crate) use workspace::{Carver, Lines, matrix, matrix_mut, take};

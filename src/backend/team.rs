@@ -132,7 +132,7 @@ impl<T: KernelElement> Team<T> {
                 other => other,
             })?;
         }
-        self.spread(batch, split_batch, |lane, batch| {
+        self.spread(batch, split_slice, |lane, batch| {
             // SAFETY: each was checked above, and nothing else can change it since.
             batch.iter_mut().for_each(|product| unsafe { lane.compute(form, product) });
             Ok(())
@@ -268,9 +268,9 @@ fn split_rows<'a, T>(
     ((start, front), (start + at, back))
 }
 
-/// Products cut in the same way.
-fn split_batch<P>(batch: &mut [P], left: usize, all: usize) -> (&mut [P], &mut [P]) {
-    batch.split_at_mut(batch.len() * left / all)
+/// A slice cut in the same way.
+pub(crate) fn split_slice<P>(slice: &mut [P], left: usize, all: usize) -> (&mut [P], &mut [P]) {
+    slice.split_at_mut(slice.len() * left / all)
 }
 
 /// The recursion behind [`Team::spread`]: both halves of the lanes at once.

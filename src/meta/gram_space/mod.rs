@@ -32,6 +32,7 @@
 
 mod context;
 mod episode;
+mod first_layer;
 mod implicit;
 mod memory;
 mod rates;
@@ -53,8 +54,9 @@ use crate::error::{Error, Result};
 use crate::model::{InputKind, MlpShape, Params};
 use crate::view::MatRef;
 use episode::Step;
+use first_layer::By;
 use rates::scale;
-use work::Work;
+use work::{Forward, Work};
 
 /// Computes meta-gradients in Gram space; owns all memory they need.
 pub struct GramSpace<T: KernelElement> {
@@ -151,7 +153,6 @@ impl<T: KernelElement> GramSpace<T> {
         let factor = if late { T::ONE } else { mean };
         for start in episodes.clone().step_by(chunk) {
             let part = start..episodes.end.min(start + chunk);
-            self.forward(params, batch, inner, &part)?;
             self.adapt(params, batch, inner, (episodes.start, factor), &part, gradient)?;
             if inner.order != Order::Evaluate {
                 self.add_first(batch, inner, &part, mean, gradient)?;
@@ -222,36 +223,7 @@ impl<T: KernelElement> GramSpace<T> {
         }
     }
 
-    /// Z'_0 and, where they are read, Z_0 of the chunk's rows, X W1^T + b1, on all threads.
-    fn forward<S: StoredElement<T>>(
-        &mut self,
-        params: &Params<T, S>,
-        batch: &MetaBatch<T>,
-        inner: &InnerLoop,
-        part: &Range<usize>,
-    ) -> Result<()> {
-        let (shape, h) = (&params.shape, params.shape.hidden());
-        let mut at = 0;
-        let sets: &[_] = if inner.reads_support() { &[&batch.query, &batch.support] } else { &[&batch.query] };
-        for set in sets {
-            let (from, to) = (set.rows[part.start], set.rows[part.end]);
-            let z = matrix_mut(&mut self.z[at..], to - from, h);
-            match &set.inputs {
-                Inputs::Dense(x) => {
-                    let w = matrix(&params.first, h, shape.input);
-                    self.team.linear(x.rows_range(from, to), w, &params.bias, z)?;
-                }
-                Inputs::Bags(x) => {
-                    let table = matrix(&params.first, shape.input, h);
-                    self.team.bag_linear(&x.rows_range(from, to), table, &params.bias, z)?;
-                }
-            }
-            at += (to - from) * h;
-        }
-        Ok(())
-    }
-
-    /// The chunk's episodes, spread over the lanes.
+    /// The chunk's first layer and its episodes, spread over the lanes.
     fn adapt<S: StoredElement<T>>(
         &mut self,
         params: &Params<T, S>,
@@ -269,7 +241,7 @@ impl<T: KernelElement> GramSpace<T> {
         let row_len = row_len(shape, &InnerMemory::of(inner));
         let (z_query, z_support) = self.z[..(nq + ns) * h].split_at_mut(nq * h);
         let own = part.start - first..part.end - first;
-        let work = Work {
+        let mut work = Work {
             episodes: part.clone(),
             z_support,
             z_query,
@@ -277,13 +249,21 @@ impl<T: KernelElement> GramSpace<T> {
             rows: &mut self.rows[..part.len() * row_len],
             losses: &mut gradient.query_loss[own.clone()],
             outcomes: &mut gradient.outcomes[own],
-            scratch: &mut self.scratch,
         };
         let first = |i: usize| params.first[i].widen();
         let (shapes, limits) = (&self.plan.shapes, &self.plan.limits);
         let step = Step { first: &first, head: &params.head, shapes, batch, inner, limits, factor };
-        let cut = |work, left, all| work::split(work, &step, row_len, left, all);
-        self.team.spread(work, cut, |lane, work| work::run(lane, &step, row_len, work))
+        let forward = |mut by: By<T>, work: &mut Work<T>| {
+            let z = [&mut *work.z_query, &mut *work.z_support];
+            by.forward(params, batch, inner.reads_support(), &work.episodes, z)
+        };
+        let each_lanes_own = first_layer::is_each_lanes_own(shape, part.len(), self.plan.lanes);
+        if !each_lanes_own {
+            forward(By::Team(&mut self.team), &mut work)?;
+        }
+        let on_lane: Forward<T> = &|lane, work| forward(By::Lane(lane), work);
+        let on_lane = each_lanes_own.then_some(on_lane);
+        work::run(&mut self.team, &step, row_len, work, &mut self.scratch, on_lane)
     }
 
     /// dW1 += mean * (eps^T X' + u^T X) of each episode, one after the other, from what the episodes left in `z`: the adjoints, for

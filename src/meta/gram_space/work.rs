@@ -1,15 +1,19 @@
-//! A chunk of episodes cut into the lanes' shares: each lane gets neighbouring episodes and the memory that belongs to them.
+//! A chunk's episodes, of which each lane takes some, with the memory that belongs to them, until none is left.
+//!
+//! Were they cut into equal shares beforehand, all would wait for the slowest thread: on shared machines it took 5 to 30% longer
+//! than another (`benches/README.md`, "Two threads"). No bit depends on which lane takes an episode.
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use super::episode::{Rows, Step};
-use crate::backend::{Lane, take};
+use crate::backend::{Lane, Team, split_slice, take};
 use crate::cpu::KernelElement;
 use crate::error::Result;
 use crate::meta::Outcome;
 
-/// The part of a chunk that some lanes work on.
+/// Episodes and their part of the workspace.
 pub(super) struct Work<'a, T> {
     pub episodes: Range<usize>,
     pub z_support: &'a mut [T],
@@ -19,48 +23,73 @@ pub(super) struct Work<'a, T> {
     pub rows: &'a mut [T],
     pub losses: &'a mut [T],
     pub outcomes: &'a mut [Outcome],
-    pub scratch: &'a mut [T],
 }
 
-/// Cuts off the work of the first `left` of `all` lanes; `row_len` is the length of one of [`Work::rows`].
-pub(super) fn split<'a, T: KernelElement>(
-    mut w: Work<'a, T>,
+impl<'a, T: KernelElement> Work<'a, T> {
+    /// Takes the first `episodes`; `row_len` is the length of one of [`Work::rows`].
+    fn take(&mut self, step: &Step<T>, row_len: usize, episodes: usize) -> Work<'a, T> {
+        let Range { start, end } = self.episodes;
+        let middle = start + episodes;
+        let (batch, shape) = (step.batch, &step.shapes.whole);
+        let support = batch.support.rows[middle] - batch.support.rows[start];
+        let query = batch.query.rows[middle] - batch.query.rows[start];
+        self.episodes = middle..end;
+        Work {
+            episodes: start..middle,
+            z_support: take(&mut self.z_support, support * shape.hidden()),
+            z_query: take(&mut self.z_query, query * shape.hidden()),
+            out: take(&mut self.out, query * shape.outputs()),
+            rows: take(&mut self.rows, episodes * row_len),
+            losses: take(&mut self.losses, episodes),
+            outcomes: take(&mut self.outcomes, episodes),
+        }
+    }
+
+    /// One lane's episodes, one after the other.
+    fn run(mut self, lane: &mut Lane<T>, step: &Step<T>, row_len: usize, scratch: &mut [T]) -> Result<()> {
+        while !self.episodes.is_empty() {
+            let one = self.take(step, row_len, 1);
+            let rows = Rows { z: one.z_support, z_query: one.z_query, out: one.out, gradient: one.rows };
+            (one.losses[0], one.outcomes[0]) = step.episode(lane, one.episodes.start, rows, scratch)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a lane does first with the episodes it takes.
+pub(super) type Forward<'a, T> = &'a (dyn Fn(&mut Lane<T>, &mut Work<T>) -> Result<()> + Sync);
+
+/// Runs all of `work` on all lanes, each with its part of `scratch`.
+pub(super) fn run<T: KernelElement>(
+    team: &mut Team<T>,
     step: &Step<T>,
     row_len: usize,
-    left: usize,
-    all: usize,
-) -> (Work<'a, T>, Work<'a, T>) {
-    let Range { start, end } = w.episodes;
-    let middle = start + (end - start) * left / all;
-    let (batch, shape, episodes) = (step.batch, &step.shapes.whole, middle - start);
-    let support = batch.support.rows[middle] - batch.support.rows[start];
-    let query = batch.query.rows[middle] - batch.query.rows[start];
-    let scratch = w.scratch.len() / all * left;
-    let front = Work {
-        episodes: start..middle,
-        z_support: take(&mut w.z_support, support * shape.hidden()),
-        z_query: take(&mut w.z_query, query * shape.hidden()),
-        out: take(&mut w.out, query * shape.outputs()),
-        rows: take(&mut w.rows, episodes * row_len),
-        losses: take(&mut w.losses, episodes),
-        outcomes: take(&mut w.outcomes, episodes),
-        scratch: take(&mut w.scratch, scratch),
-    };
-    (front, Work { episodes: middle..end, ..w })
-}
-
-/// One lane's episodes, one after the other.
-pub(super) fn run<T: KernelElement>(lane: &mut Lane<T>, step: &Step<T>, row_len: usize, mut w: Work<T>) -> Result<()> {
-    let shape = &step.shapes.whole;
-    for (i, t) in w.episodes.clone().enumerate() {
-        let (n, m) = (step.batch.support.range(t).len(), step.batch.query.range(t).len());
-        let rows = Rows {
-            z: take(&mut w.z_support, n * shape.hidden()),
-            z_query: take(&mut w.z_query, m * shape.hidden()),
-            out: take(&mut w.out, m * shape.outputs()),
-            gradient: take(&mut w.rows, row_len),
+    work: Work<T>,
+    scratch: &mut [T],
+    forward: Option<Forward<T>>,
+) -> Result<()> {
+    let lanes = team.len();
+    let left = Mutex::new(work);
+    let next = || {
+        let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+        let episodes = match (left.episodes.len(), forward) {
+            (all, _) if lanes == 1 => all,
+            (some, None) => some.min(1),
+            // Many at first, as long products do more a second; few at last, so that all lanes end at about the same time.
+            (some, Some(_)) => some.div_ceil(2 * lanes),
         };
-        (w.losses[i], w.outcomes[i]) = step.episode(lane, t, rows, w.scratch)?;
-    }
-    Ok(())
+        left.take(step, row_len, episodes)
+    };
+    team.spread(scratch, split_slice, |lane, scratch| {
+        loop {
+            let mut taken = next();
+            if taken.episodes.is_empty() {
+                return Ok(());
+            }
+            if let Some(forward) = forward {
+                forward(lane, &mut taken)?;
+            }
+            taken.run(lane, step, row_len, scratch)?;
+        }
+    })
 }
