@@ -51,7 +51,7 @@ fn products_may_be_cut_anywhere<T: KernelElement>() {
         for (seed, product) in Product::ALL.into_iter().enumerate() {
             // Old values that are added as they are, or not at all, are what kernels for thin products take.
             for beta in [-0.5, 0.0, 1.0] {
-                let (seed, alpha, fill) = (seed as u64, 0.7, Fill::Normal);
+                let (seed, alpha, fill) = (seed as u64, 0.7, Fill::Uniform);
                 let case = ProductCase { seed, product, m, n, k, gap: 2, alpha, beta, fill };
                 check_product::product_cut_anywhere(&mut tables, &case);
             }
@@ -90,7 +90,7 @@ fn added_products_equal_the_truth_however_cut<T: KernelElement>() {
             .enumerate()
     {
         let (seed, product, alpha, beta) = (seed as u64, Product::Tn, 1.0, 1.0);
-        let fill = if seed == 5 { Fill::Special } else { Fill::Normal };
+        let fill = if seed == 5 { Fill::Special } else { Fill::Uniform };
         check_product::added(&mut tables, &ProductCase { seed, product, m, n, k, gap: 2, alpha, beta, fill });
     }
 }
@@ -132,7 +132,7 @@ fn products_have_the_same_bits_on_any_number_of_threads<T: KernelElement>() {
     // The last one's rows of B lie across 2 MiB, so few rows of A have it packed.
     for (m, n, k) in [(1, 1, 1), (2, 2, 0), (5, 130, 40), (130, 5, 40), (70, 90, 257), (49, 17, 600), (15, 2049, 257)] {
         for product in Product::ALL {
-            let (seed, alpha, beta, fill) = (7, 0.7, -0.5, Fill::Normal);
+            let (seed, alpha, beta, fill) = (7, 0.7, -0.5, Fill::Uniform);
             check_product::product(&mut tables, &ProductCase { seed, product, m, n, k, gap: 3, alpha, beta, fill });
         }
     }
@@ -145,7 +145,7 @@ fn batches_of_products_equal_the_truth<T: KernelElement>() {
         // Not all threads have a product, then some have several.
         for count in [1, 2, 7] {
             let case = |seed: usize| {
-                let ((m, n, k), seed, fill) = (shapes[seed], seed as u64, Fill::Normal);
+                let ((m, n, k), seed, fill) = (shapes[seed], seed as u64, Fill::Uniform);
                 ProductCase { seed, product, m, n, k, gap: 1, alpha: 0.7, beta: [0.0, 1.0, -0.5][m % 3], fill }
             };
             check_product::batch(&mut tables, &(0..count).map(case).collect::<Vec<_>>());

@@ -151,7 +151,7 @@ fn check<D: Device>(device: &mut D, stride: usize) {
     let mut count = 0;
     for (turn, case) in cases::products().iter().step_by(stride).enumerate() {
         for precision in Precision::ALL {
-            if precision != Precision::F32 && case.fill != Fill::Normal {
+            if precision != Precision::F32 && case.fill != Fill::Uniform {
                 continue;
             }
             // The list goes through the products by six; each meets both alignments and all tilings.
@@ -194,7 +194,7 @@ const WIDE: ProductCase = ProductCase {
     gap: 1,
     alpha: 1.0,
     beta: 0.0,
-    fill: Fill::Normal,
+    fill: Fill::Uniform,
 };
 
 const SMALL: [Tiling; 1] = [Tiling::Small];

@@ -23,24 +23,24 @@ impl Product {
 /// Where an operand's numbers come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fill {
-    /// Standard normal.
-    Normal,
+    /// Between -2 and 2.
+    Uniform,
     /// Around the smallest normal f32, mostly denormal there.
     Denormal,
-    /// Normal, with infinities of both signs, zeros of both signs and denormals among them.
+    /// Uniform, with infinities of both signs, zeros of both signs and denormals among them.
     Special,
 }
 
 impl Fill {
-    pub const ALL: [Fill; 3] = [Fill::Normal, Fill::Denormal, Fill::Special];
+    pub const ALL: [Fill; 3] = [Fill::Uniform, Fill::Denormal, Fill::Special];
 
     /// The next number. f32 holds every finite one.
     pub fn draw(self, rng: &mut Rng) -> f64 {
         const RARE: [f64; 8] = [f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, 1e-40, -1e-40, 1e4, -1e4];
-        let x = rng.normal();
+        let x = 4.0 * rng.unit() - 2.0;
         match self {
-            Fill::Normal => x,
-            Fill::Denormal => x * 3e-39,
+            Fill::Uniform => x,
+            Fill::Denormal => x * 6e-39,
             Fill::Special => RARE.get(rng.below(48)).copied().unwrap_or(x),
         }
     }
@@ -75,27 +75,27 @@ pub fn products() -> Vec<ProductCase> {
     for m in [1, 3, 4, 5, 6, 7, 12, 13] {
         for n in [1, 4, 5, 7, 8, 9, 15, 16, 17, 33] {
             for k in [0, 1, 5, 255, 256, 257, 300] {
-                push(m, n, k, Fill::Normal);
+                push(m, n, k, Fill::Uniform);
             }
         }
     }
     // Every number of rows up to two tiles of 14, and every number of columns up to three vectors of 16.
     for m in 1..=29 {
-        push(m, 34, 6, Fill::Normal);
+        push(m, 34, 6, Fill::Uniform);
     }
     for n in 1..=49 {
-        push(15, n, 7, Fill::Normal);
+        push(15, n, 7, Fill::Uniform);
     }
     // Every tail of a transposition: of the columns of B and of the steps.
     for n in [2, 3, 15, 31] {
         for k in 1..=18 {
-            push(2, n, k, Fill::Normal);
+            push(2, n, k, Fill::Uniform);
         }
     }
     // Empty results; where packing begins (48, 64 and 128 rows, 192 columns); tiles of 14 packed rows (140); the row blocks
     // (64, 96, 126, 192).
     for (m, n, k) in [(0, 5, 3), (5, 0, 3), (47, 17, 20), (48, 33, 257), (65, 33, 3), (97, 9, 30), (193, 18, 7)] {
-        push(m, n, k, Fill::Normal);
+        push(m, n, k, Fill::Uniform);
     }
     for (m, n, k) in [
         (1, 192, 40),
@@ -109,15 +109,15 @@ pub fn products() -> Vec<ProductCase> {
         (251, 5, 4),
         (253, 33, 6),
     ] {
-        push(m, n, k, Fill::Normal);
+        push(m, n, k, Fill::Uniform);
     }
     // The column blocks (256, 512, 1024) and the blocks of steps (256, 384).
     for (m, n, k) in [(7, 257, 3), (3, 513, 258), (64, 515, 5), (2, 520, 0), (2, 1023, 2), (3, 1025, 5), (50, 1030, 3)]
     {
-        push(m, n, k, Fill::Normal);
+        push(m, n, k, Fill::Uniform);
     }
     for k in [383, 384, 385, 511, 512, 513, 769, 1025] {
-        push(15, 17, k, Fill::Normal);
+        push(15, 17, k, Fill::Uniform);
     }
     for fill in [Fill::Denormal, Fill::Special] {
         for (m, n, k) in [(5, 9, 3), (7, 17, 300), (13, 33, 40)] {
@@ -176,7 +176,7 @@ pub fn fused() -> Vec<(ProductCase, Fused)> {
             for number in (0..24).step_by(if m * n * k > 1 << 20 { 5 } else { 1 }) {
                 let seed = (i * 10 + j) * 24 + number;
                 let beta = [1.0, 0.0, -0.5][seed / 24 % 3];
-                let fill = if number % 5 == 4 { Fill::Special } else { Fill::Normal };
+                let fill = if number % 5 == 4 { Fill::Special } else { Fill::Uniform };
                 let case = ProductCase { seed: seed as u64, product, m, n, k, gap: seed % 5, alpha: -0.3, beta, fill };
                 cases.push((case, Fused::number(number)));
             }
@@ -214,7 +214,7 @@ pub fn few_columns() -> Vec<ProductCase> {
         for m in [0, 1, 2, 3, 4, 5, 9] {
             let i = cases.len();
             let (alpha, beta) = ([1.0, -0.1][i % 2], [0.0, 1.0, -0.5][i % 3]);
-            let fill = if i % 11 == 7 { Fill::Special } else { Fill::Normal };
+            let fill = if i % 11 == 7 { Fill::Special } else { Fill::Uniform };
             let (seed, gap) = (i as u64, i % 5);
             cases.push(ProductCase { seed, product: Product::Nt, m, n, k, gap, alpha, beta, fill });
         }
@@ -231,7 +231,7 @@ pub fn low_ranks() -> Vec<ProductCase> {
                 let i = cases.len();
                 let product = [Product::Nn, Product::Nn, Product::Tn, Product::Nt][(i + i / 4) % 4];
                 let (alpha, beta) = ([1.0, -0.1, 0.7][i % 3], [1.0, 0.0, 1.0, -0.5][i / 3 % 4]);
-                let fill = if i % 11 == 7 { Fill::Special } else { Fill::Normal };
+                let fill = if i % 11 == 7 { Fill::Special } else { Fill::Uniform };
                 let (seed, gap) = (i as u64, i % 5);
                 cases.push(ProductCase { seed, product, m, n, k, gap, alpha, beta, fill });
             }
@@ -248,7 +248,7 @@ pub fn few_rows() -> Vec<ProductCase> {
             for k in [0, 1, 25, 385] {
                 let i = cases.len();
                 let (alpha, beta) = ([1.0, -0.1][i % 2], [1.0, 0.0, 1.0][i % 3]);
-                let fill = if i % 11 == 7 { Fill::Special } else { Fill::Normal };
+                let fill = if i % 11 == 7 { Fill::Special } else { Fill::Uniform };
                 let (seed, gap) = (i as u64, i % 5);
                 cases.push(ProductCase { seed, product: Product::Tn, m, n, k, gap, alpha, beta, fill });
             }
