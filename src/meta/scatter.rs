@@ -7,11 +7,11 @@
 #![forbid(unsafe_code)]
 
 use super::Limits;
-use crate::backend::{Team, matrix_mut};
+use crate::backend::{Lane, Team};
 use crate::cpu::KernelElement;
 use crate::error::Result;
 use crate::model::{InputKind, MlpShape};
-use crate::view::{Bags, MatRef};
+use crate::view::{Bags, MatMut, MatRef};
 
 /// The entries of a chunk of episodes, column-wise, and the space to sort them in.
 pub(crate) struct Scatter<T> {
@@ -78,9 +78,8 @@ impl<T: KernelElement> Scatter<T> {
         }
     }
 
-    /// The different tokens that were pushed, rising.
-    pub fn rows(&mut self, vocabulary: usize, rows: &mut Vec<u32>) {
-        self.sort(vocabulary);
+    /// The different tokens that were pushed and sorted, rising.
+    pub fn rows(&self, rows: &mut Vec<u32>) {
         rows.clear();
         for &token in &self.tokens {
             if rows.last() != Some(&token) {
@@ -89,17 +88,8 @@ impl<T: KernelElement> Scatter<T> {
         }
     }
 
-    /// Adds the sum of `weight * dz[example]` to each of `rows` (rising, with every pushed token among them), in the
-    /// order of pushing: `dst` is rows x hidden.
-    pub fn add(
-        &mut self,
-        team: &mut Team<T>,
-        vocabulary: usize,
-        dz: MatRef<T>,
-        rows: &[u32],
-        dst: &mut [T],
-    ) -> Result<()> {
-        self.sort(vocabulary);
+    /// Finds the sorted entries of each of `rows`, rising, with every pushed token among them.
+    pub fn find_runs(&mut self, rows: &[u32]) {
         self.runs.clear();
         let mut end = 0;
         for &row in rows {
@@ -108,17 +98,33 @@ impl<T: KernelElement> Scatter<T> {
         }
         self.runs.push(end);
         debug_assert_eq!(end, self.tokens.len(), "a token is not among the rows");
-        let hidden = dz.cols();
-        let dst = matrix_mut(&mut dst[..rows.len() * hidden], rows.len(), hidden);
+    }
+
+    /// Writes the sum of `weight * dz[example]` of each row, in the order of pushing, to `dst`, rows x hidden. Their runs were found.
+    pub fn write(&mut self, team: &mut Team<T>, dz: MatRef<T>, dst: MatMut<T>) -> Result<()> {
+        self.sums(team, dst, |lane, run, weights, row| lane.gather_sum(run, weights, dz, None, row))
+    }
+
+    /// The same, added to `dst` as one chain of additions: after [`Scatter::write`], with the bits of writing the entries of both.
+    pub fn add(&mut self, team: &mut Team<T>, dz: MatRef<T>, dst: MatMut<T>) -> Result<()> {
+        self.sums(team, dst, |lane, run, weights, row| lane.gather_add(run, weights, dz, row))
+    }
+
+    fn sums(
+        &mut self,
+        team: &mut Team<T>,
+        dst: MatMut<T>,
+        sum: impl Fn(&mut Lane<T>, &[u32], &[T], &mut [T]) -> Result<()> + Sync,
+    ) -> Result<()> {
         let this = &*self;
         team.each_row(dst, |lane, i, row| {
             let run = this.runs[i]..this.runs[i + 1];
-            lane.gather_add(&this.examples[run.clone()], &this.weights[run], dz, row)
+            sum(lane, &this.examples[run.clone()], &this.weights[run], row)
         })
     }
 
     /// Stable radix sort by token, least significant digit first; entries of a token stay in the order of examples.
-    fn sort(&mut self, vocabulary: usize) {
+    pub fn sort(&mut self, vocabulary: usize) {
         let bits = usize::BITS - vocabulary.saturating_sub(1).leading_zeros();
         for digit in 0..bits.div_ceil(DIGIT_BITS) {
             let shift = digit * DIGIT_BITS;

@@ -35,6 +35,7 @@ mod episode;
 mod first_layer;
 mod implicit;
 mod memory;
+mod pieces;
 mod rates;
 mod steps;
 mod sweep;
@@ -47,7 +48,7 @@ use std::ops::Range;
 
 use super::plan::row_len;
 use super::scatter::Scatter;
-use super::{InnerLoop, InnerMemory, Inputs, Limits, MetaBatch, MetaGradient, Order, Outcome, Plan, Start, cavia};
+use super::{InnerLoop, InnerMemory, Limits, MetaBatch, MetaGradient, Order, Outcome, Plan, cavia};
 use crate::backend::{Lines, Team, matrix, matrix_mut, prefer_huge_pages};
 use crate::cpu::{Cpu, KernelElement, StoredElement};
 use crate::error::{Error, Result};
@@ -55,6 +56,7 @@ use crate::model::{InputKind, MlpShape, Params};
 use crate::view::MatRef;
 use episode::Step;
 use first_layer::By;
+use pieces::Pieces;
 use rates::scale;
 use work::{Forward, Work};
 
@@ -76,6 +78,31 @@ pub struct GramSpace<T: KernelElement> {
     scatter: Scatter<T>,
     /// Where the last batch's query rows end.
     out_rows: usize,
+}
+
+/// Episodes in memory at once.
+struct Chunk<T> {
+    episodes: Range<usize>,
+    /// All that the gradient is the mean of.
+    all: Range<usize>,
+    /// Their mean's factor.
+    mean: T,
+}
+
+impl<T> Chunk<T> {
+    fn is_first(&self) -> bool {
+        self.episodes.start == self.all.start
+    }
+
+    fn is_all(&self) -> bool {
+        self.episodes == self.all
+    }
+}
+
+/// The rows of an embedding table that the gradient has: the tokens that were sorted, and those of a context.
+fn find_rows<T: KernelElement>(scatter: &Scatter<T>, shape: &MlpShape, inner: &InnerLoop, rows: &mut Vec<u32>) {
+    scatter.rows(rows);
+    rows.extend(cavia::rows(shape, inner.context()));
 }
 
 impl<T: KernelElement> GramSpace<T> {
@@ -140,23 +167,23 @@ impl<T: KernelElement> GramSpace<T> {
         gradient.query_loss.resize(episodes.len(), T::ZERO);
         gradient.outcomes.clear();
         gradient.outcomes.resize(episodes.len(), Outcome::Adapted);
+        let mean = T::ONE / T::from_f64(episodes.len().max(1) as f64);
         self.out_rows = batch.query.rows[episodes.end] - batch.query.rows[episodes.start];
         if inner.order != Order::Evaluate {
             gradient.check(shape, Limits::of(batch, inner).row_count(shape))?;
             self.begin_gradient(batch, inner, &episodes, gradient);
         }
-        let chunk = self.plan.limits.chunk();
-        let mean = T::ONE / T::from_f64(episodes.len().max(1) as f64);
         // Dense inputs' part takes the factor with the shorter of its operands and its result, to which a context adds its own.
         let support = batch.support.rows[episodes.end] - batch.support.rows[episodes.start];
         let late = self.out_rows + support >= shape.input && InnerMemory::of(inner).context == 0;
         let factor = if late { T::ONE } else { mean };
-        for start in episodes.clone().step_by(chunk) {
-            let part = start..episodes.end.min(start + chunk);
-            self.adapt(params, batch, inner, (episodes.start, factor), &part, gradient)?;
+        let len = self.plan.limits.chunk();
+        for start in episodes.clone().step_by(len) {
+            let chunk = Chunk { episodes: start..episodes.end.min(start + len), all: episodes.clone(), mean };
+            self.adapt(params, batch, inner, factor, &chunk, gradient)?;
             if inner.order != Order::Evaluate {
-                self.add_first(batch, inner, &part, mean, gradient)?;
-                self.add_rows(shape, &InnerMemory::of(inner), part.len(), mean, gradient)?;
+                self.add_first(batch, inner, &chunk, gradient)?;
+                self.add_rows(shape, &InnerMemory::of(inner), &chunk, gradient)?;
             }
         }
         if shape.kind == InputKind::Dense && late && inner.order != Order::Evaluate {
@@ -193,7 +220,7 @@ impl<T: KernelElement> GramSpace<T> {
         Err(Error::shape("meta-step", format!("{found:?} exceeds the plan's {planned:?}")))
     }
 
-    /// Zeroes the gradient; for bags, finds the rows of the embedding table that occur.
+    /// Zeroes what is summed up; of bags that come in several chunks, finds the rows of the embedding table that occur.
     fn begin_gradient(
         &mut self,
         batch: &MetaBatch<T>,
@@ -205,35 +232,32 @@ impl<T: KernelElement> GramSpace<T> {
         gradient.head.fill(T::ZERO);
         self.rates.fill(T::ZERO);
         gradient.rows.clear();
-        let uses = Uses::of(inner);
-        self.scatter.clear();
-        for (set, used) in [(&batch.query, uses.query), (&batch.support, uses.support)] {
-            if let (Inputs::Bags(bags), true) = (&set.inputs, used) {
-                let rows = bags.rows_range(set.rows[episodes.start], set.rows[episodes.end]);
-                self.scatter.push_tokens(&rows);
-            }
-        }
         let shape = &self.plan.shapes.whole;
-        if shape.kind == InputKind::Bag {
-            self.scatter.rows(shape.input, &mut gradient.rows);
-            gradient.rows.extend(cavia::rows(shape, inner.context()));
+        if shape.kind == InputKind::Dense {
+            return gradient.first.fill(T::ZERO);
+        }
+        let chunks = episodes.len().div_ceil(self.plan.limits.chunk());
+        if chunks != 1 {
+            Pieces::of(batch, inner, episodes.clone()).push_tokens(&mut self.scatter);
+            self.scatter.sort(shape.input);
+            find_rows(&self.scatter, shape, inner, &mut gradient.rows);
+        }
+        if chunks == 0 {
             gradient.first[..gradient.rows.len() * shape.hidden()].fill(T::ZERO);
-        } else {
-            gradient.first.fill(T::ZERO);
         }
     }
 
-    /// The chunk's first layer and its episodes, spread over the lanes.
+    /// The chunk's first layer and its episodes, spread over the lanes. The entries of bags are sorted meanwhile.
     fn adapt<S: StoredElement<T>>(
         &mut self,
         params: &Params<T, S>,
         batch: &MetaBatch<T>,
         inner: &InnerLoop,
-        (first, factor): (usize, T),
-        part: &Range<usize>,
+        factor: T,
+        chunk: &Chunk<T>,
         gradient: &mut MetaGradient<T>,
     ) -> Result<()> {
-        let shape = &params.shape;
+        let (shape, part, first) = (&params.shape, &chunk.episodes, chunk.all.start);
         let (h, c) = (shape.hidden(), shape.outputs());
         let rows = |set: &[usize], range: &Range<usize>| set[range.end] - set[range.start];
         let (nq, ns) = (rows(batch.query.rows, part), rows(batch.support.rows, part));
@@ -263,56 +287,44 @@ impl<T: KernelElement> GramSpace<T> {
         }
         let on_lane: Forward<T> = &|lane, work| forward(By::Lane(lane), work);
         let on_lane = each_lanes_own.then_some(on_lane);
-        work::run(&mut self.team, &step, row_len, work, &mut self.scratch, on_lane)
+        let (scatter, rows) = (&mut self.scatter, &mut gradient.rows);
+        let sort_entries = || {
+            if shape.kind == InputKind::Dense || inner.order == Order::Evaluate {
+                return;
+            }
+            Pieces::of(batch, inner, part.clone()).push_entries(scatter, chunk.mean);
+            scatter.sort(shape.input);
+            if chunk.is_all() {
+                find_rows(scatter, shape, inner, rows);
+            }
+            scatter.find_runs(rows);
+        };
+        work::run(&mut self.team, &step, row_len, work, &mut self.scratch, on_lane, sort_entries)
     }
 
-    /// dW1 += mean * (eps^T X' + u^T X) of each episode, one after the other, from what the episodes left in `z`: the adjoints, for
-    /// dense inputs times the factor of the mean, unless that comes last.
+    /// dW1 += mean * (eps^T X' + u^T X) of each episode of a chunk, one after the other, from what the episodes left in `z`: the
+    /// adjoints, for dense inputs times the factor of the mean, unless that comes last.
     fn add_first(
         &mut self,
         batch: &MetaBatch<T>,
         inner: &InnerLoop,
-        part: &Range<usize>,
-        mean: T,
+        chunk: &Chunk<T>,
         gradient: &mut MetaGradient<T>,
     ) -> Result<()> {
         let (shape, h) = (&self.plan.shapes.whole, self.plan.shapes.whole.hidden());
-        let uses = Uses::of(inner);
-        let first_row = [batch.query.rows[part.start], batch.support.rows[part.start]];
-        let nq = batch.query.rows[part.end] - first_row[0];
-        let ns = batch.support.rows[part.end] - first_row[1];
-        let dz = matrix(&self.z, nq + ns, h);
-        // Where an episode's rows lie in the table of adjoints: all queries first, then all supports.
-        let rows_of = |t: usize, query: bool| {
-            let (set, first, base) =
-                if query { (&batch.query, first_row[0], 0) } else { (&batch.support, first_row[1], nq) };
-            (set, set.range(t), base + set.rows[t] - first)
-        };
-        let sides: &[bool] = match (uses.query, uses.support) {
-            (true, true) => &[true, false],
-            (true, false) => &[true],
-            (false, true) => &[false],
-            (false, false) => &[],
-        };
+        let rows = |set: &[usize]| set[chunk.episodes.end] - set[chunk.episodes.start];
+        let dz = matrix(&self.z, rows(batch.query.rows) + rows(batch.support.rows), h);
         if shape.kind == InputKind::Dense {
-            let place = |i: usize| {
-                let (set, range, at) = rows_of(part.start + i / sides.len(), sides[i % sides.len()]);
-                let Inputs::Dense(x) = set.inputs else { unreachable!("validated: dense inputs") };
-                (dz.rows_range(at, at + range.len()), x.rows_range(range.start, range.end))
-            };
+            let pieces = Pieces::of(batch, inner, chunk.episodes.clone());
             let dw = matrix_mut(&mut gradient.first, h, shape.input);
-            return self.team.add_products(part.len() * sides.len(), place, dw);
+            return self.team.add_products(pieces.len(), |i| pieces.dense(i, dz), dw);
         }
-        self.scatter.clear();
-        for t in part.clone() {
-            for &query in sides {
-                let (set, range, at) = rows_of(t, query);
-                if let Inputs::Bags(bags) = &set.inputs {
-                    self.scatter.push(&bags.rows_range(range.start, range.end), at, mean);
-                }
-            }
+        let sums = matrix_mut(&mut gradient.first, gradient.rows.len(), h);
+        if chunk.is_first() {
+            self.scatter.write(&mut self.team, dz, sums)
+        } else {
+            self.scatter.add(&mut self.team, dz, sums)
         }
-        self.scatter.add(&mut self.team, shape.input, dz, &gradient.rows, &mut gradient.first)
     }
 
     /// Adds the mean of the episodes' rows to bias, head, rates and the weights of a context, one after the other.
@@ -320,12 +332,11 @@ impl<T: KernelElement> GramSpace<T> {
         &mut self,
         shape: &MlpShape,
         inner: &InnerMemory,
-        episodes: usize,
-        mean: T,
+        chunk: &Chunk<T>,
         gradient: &mut MetaGradient<T>,
     ) -> Result<()> {
-        let h = shape.hidden();
-        for row in self.rows.chunks_exact(row_len(shape, inner)).take(episodes) {
+        let (h, mean) = (shape.hidden(), chunk.mean);
+        for row in self.rows.chunks_exact(row_len(shape, inner)).take(chunk.episodes.len()) {
             let lane = self.team.lane();
             let (bias, row) = row.split_at(h);
             let (head, row) = row.split_at(shape.head_len());
@@ -354,25 +365,5 @@ fn add_context<T: KernelElement>(
     let before = if shape.kind == InputKind::Bag { (shape.input - gradient.rows.len()) * shape.hidden() } else { 0 };
     for (unit, &w) in weights.iter().enumerate() {
         gradient.first[cavia::place(shape, context, i, unit) - before] += mean * w;
-    }
-}
-
-/// Which sets' inputs enter the first layer's gradient.
-#[derive(Clone, Copy)]
-struct Uses {
-    query: bool,
-    support: bool,
-}
-
-impl Uses {
-    fn of(inner: &InnerLoop) -> Self {
-        let query = inner.order != Order::Displacement;
-        let support = match inner.order {
-            Order::Second | Order::First if inner.start == Start::Prototypes => true,
-            Order::Second => inner.steps > 0,
-            Order::Implicit(_) | Order::Displacement => true,
-            Order::First | Order::Evaluate => false,
-        };
-        Self { query, support }
     }
 }

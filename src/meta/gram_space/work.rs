@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::episode::{Rows, Step};
 use crate::backend::{Lane, Team, split_slice, take};
@@ -59,7 +59,7 @@ impl<'a, T: KernelElement> Work<'a, T> {
 /// What a lane does first with the episodes it takes.
 pub(super) type Forward<'a, T> = &'a (dyn Fn(&mut Lane<T>, &mut Work<T>) -> Result<()> + Sync);
 
-/// Runs all of `work` on all lanes, each with its part of `scratch`.
+/// Runs `first` on one lane, and all of `work` on all lanes, each with its part of `scratch`.
 pub(super) fn run<T: KernelElement>(
     team: &mut Team<T>,
     step: &Step<T>,
@@ -67,11 +67,12 @@ pub(super) fn run<T: KernelElement>(
     work: Work<T>,
     scratch: &mut [T],
     forward: Option<Forward<T>>,
+    first: impl FnOnce() + Send,
 ) -> Result<()> {
     let lanes = team.len();
-    let left = Mutex::new(work);
+    let (left, first) = (Mutex::new(work), Mutex::new(Some(first)));
     let next = || {
-        let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = lock(&left);
         let episodes = match (left.episodes.len(), forward) {
             (all, _) if lanes == 1 => all,
             (some, None) => some.min(1),
@@ -81,6 +82,10 @@ pub(super) fn run<T: KernelElement>(
         left.take(step, row_len, episodes)
     };
     team.spread(scratch, split_slice, |lane, scratch| {
+        let first = lock(&first).take();
+        if let Some(first) = first {
+            first();
+        }
         loop {
             let mut taken = next();
             if taken.episodes.is_empty() {
@@ -92,4 +97,9 @@ pub(super) fn run<T: KernelElement>(
             taken.run(lane, step, row_len, scratch)?;
         }
     })
+}
+
+/// A lane that panics ends the whole step, so that what it leaves is never read.
+fn lock<W>(mutex: &Mutex<W>) -> MutexGuard<'_, W> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
