@@ -5,7 +5,9 @@ use std::ops::Range;
 use super::operands::{Finish, Form, Product, operands};
 use super::ops::{Lane, check_bag_linear};
 use crate::cpu::contract::Epilogue;
-use crate::cpu::{Cpu, GemmOperands, KernelElement, StoredElement, add_products, join, moved, part};
+use crate::cpu::{
+    Cpu, GemmOperands, KernelElement, StoredElement, add_products, end_streams, join, moved, part, stream,
+};
 use crate::error::{Error, Result};
 use crate::view::{Bags, MatMut, MatRef};
 
@@ -228,7 +230,37 @@ impl<T: KernelElement> Team<T> {
             (0..rows.rows()).try_for_each(|i| f(lane, start + i, rows.row_mut(i)))
         })
     }
+
+    /// The same where `f` writes rows without reading them. Large results go past the caches, by way of each lane's part of `space`.
+    pub(crate) fn write_each_row(
+        &mut self,
+        dst: MatMut<T>,
+        space: &mut [T],
+        f: impl Fn(&mut Lane<T>, usize, &mut [T]) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let columns = dst.cols();
+        if dst.rows() * columns * size_of::<T>() < PAST_CACHES || space.len() / self.len() < columns {
+            return self.each_row(dst, f);
+        }
+        let split = |((start, rows), space), left, all| {
+            let (rows, space) = (split_rows(start, rows, left, all), split_slice(space, left, all));
+            ((rows.0, space.0), (rows.1, space.1))
+        };
+        self.spread(((0, dst), space), split, |lane, ((start, mut rows), space)| {
+            let row = &mut space[..columns];
+            let result = (0..rows.rows()).try_for_each(|i| {
+                f(lane, start + i, row)?;
+                stream(row, rows.row_mut(i));
+                Ok(())
+            });
+            end_streams();
+            result
+        })
+    }
 }
+
+/// Bytes of a result of which little stays in a cache until it is read.
+const PAST_CACHES: usize = 32 << 20;
 
 /// Multiply-adds in whose time an element is packed, roughly: half a cycle on AVX2.
 const PACKING: usize = 8;
@@ -289,4 +321,40 @@ fn spread_over<T: KernelElement, W: Send>(
     let (first, second) =
         join(|| spread_over(left_lanes, left_work, split, run), || spread_over(right_lanes, right_work, split, run));
     first.and(second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_go_past_the_caches_are_where_others_are() {
+        let columns = 1001;
+        for (rows, threads, space) in [
+            (40, 2, columns),
+            (PAST_CACHES / 4004 + 40, 1, columns),
+            (PAST_CACHES / 4004 + 40, 3, columns),
+            (9000, 2, 1),
+        ] {
+            let what = format!("{rows} rows, {threads} threads, {space} elements of space");
+            let mut team = Team::<f32>::new(&Cpu::new().threads(threads).unwrap());
+            // Two columns more than are written, and a row.
+            let ld = columns + 2;
+            let mut memory = vec![-1.0f32; (rows + 1) * ld];
+            let mut space = vec![f32::NAN; threads * space];
+            let dst = MatMut::with_ld(&mut memory, rows, columns, ld).unwrap();
+            let value = |i: usize, j: usize| ((31 * i + 7 * j) % 65_537) as f32;
+            let write = |_: &mut Lane<f32>, i: usize, row: &mut [f32]| {
+                row.iter_mut().enumerate().for_each(|(j, x)| *x = value(i, j));
+                Ok(())
+            };
+            team.write_each_row(dst, &mut space, write).unwrap();
+            for (i, row) in memory.chunks_exact(ld).enumerate() {
+                for (j, &x) in row.iter().enumerate() {
+                    let wanted = if i < rows && j < columns { value(i, j) } else { -1.0 };
+                    assert_eq!(x, wanted, "{what}: row {i}, column {j}");
+                }
+            }
+        }
+    }
 }

@@ -3,6 +3,7 @@
 mod blocking;
 pub mod contract;
 mod scalar;
+mod stream;
 mod threads;
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -25,6 +26,7 @@ use contract::{GatherSum, Kernels, Ops, Pack};
 use half::{bf16, f16};
 
 pub(crate) use blocking::{GemmOperands, add_products, gemm, moved, pack_len, part, symmetric_gemm};
+pub(crate) use stream::{end_streams, stream};
 pub(crate) use threads::join;
 
 /// An instruction set the kernels are written for.

@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use super::Limits;
-use crate::backend::{Lane, Team};
+use crate::backend::Team;
 use crate::cpu::KernelElement;
 use crate::error::Result;
 use crate::model::{InputKind, MlpShape};
@@ -101,26 +101,26 @@ impl<T: KernelElement> Scatter<T> {
     }
 
     /// Writes the sum of `weight * dz[example]` of each row, in the order of pushing, to `dst`, rows x hidden. Their runs were found.
-    pub fn write(&mut self, team: &mut Team<T>, dz: MatRef<T>, dst: MatMut<T>) -> Result<()> {
-        self.sums(team, dst, |lane, run, weights, row| lane.gather_sum(run, weights, dz, None, row))
+    /// `space` is the lanes' own memory.
+    pub fn write(&self, team: &mut Team<T>, dz: MatRef<T>, dst: MatMut<T>, space: &mut [T]) -> Result<()> {
+        team.write_each_row(dst, space, |lane, i, row| {
+            let (examples, weights) = self.run(i);
+            lane.gather_sum(examples, weights, dz, None, row)
+        })
     }
 
     /// The same, added to `dst` as one chain of additions: after [`Scatter::write`], with the bits of writing the entries of both.
-    pub fn add(&mut self, team: &mut Team<T>, dz: MatRef<T>, dst: MatMut<T>) -> Result<()> {
-        self.sums(team, dst, |lane, run, weights, row| lane.gather_add(run, weights, dz, row))
+    pub fn add(&self, team: &mut Team<T>, dz: MatRef<T>, dst: MatMut<T>) -> Result<()> {
+        team.each_row(dst, |lane, i, row| {
+            let (examples, weights) = self.run(i);
+            lane.gather_add(examples, weights, dz, row)
+        })
     }
 
-    fn sums(
-        &mut self,
-        team: &mut Team<T>,
-        dst: MatMut<T>,
-        sum: impl Fn(&mut Lane<T>, &[u32], &[T], &mut [T]) -> Result<()> + Sync,
-    ) -> Result<()> {
-        let this = &*self;
-        team.each_row(dst, |lane, i, row| {
-            let run = this.runs[i]..this.runs[i + 1];
-            sum(lane, &this.examples[run.clone()], &this.weights[run], row)
-        })
+    /// The examples and weights of row i.
+    fn run(&self, i: usize) -> (&[u32], &[T]) {
+        let run = self.runs[i]..self.runs[i + 1];
+        (&self.examples[run.clone()], &self.weights[run])
     }
 
     /// Stable radix sort by token, least significant digit first; entries of a token stay in the order of examples.

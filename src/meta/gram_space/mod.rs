@@ -321,7 +321,7 @@ impl<T: KernelElement> GramSpace<T> {
         }
         let sums = matrix_mut(&mut gradient.first, gradient.rows.len(), h);
         if chunk.is_first() {
-            self.scatter.write(&mut self.team, dz, sums)
+            self.scatter.write(&mut self.team, dz, sums, &mut self.scratch)
         } else {
             self.scatter.add(&mut self.team, dz, sums)
         }
