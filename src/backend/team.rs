@@ -212,11 +212,9 @@ impl<T: KernelElement> Team<T> {
         dst: MatMut<T>,
     ) -> Result<()> {
         check_bag_linear(bags, &table, bias, &dst)?;
-        self.spread(
-            (0, dst),
-            |(start, rows), left, all| split_rows(start, rows, left, all),
-            |lane, (start, rows)| lane.bag_linear(&bags.rows_range(start, start + rows.rows()), table, bias, rows),
-        )
+        self.spread((0, dst), split_rows, |lane, (start, rows)| {
+            lane.bag_linear(&bags.rows_range(start, start + rows.rows()), table, bias, rows)
+        })
     }
 
     /// Runs `f(lane, row index, row)` for every row of `dst`, spread over the threads.
@@ -225,8 +223,7 @@ impl<T: KernelElement> Team<T> {
         dst: MatMut<T>,
         f: impl Fn(&mut Lane<T>, usize, &mut [T]) -> Result<()> + Sync,
     ) -> Result<()> {
-        let split = |(start, rows), left, all| split_rows(start, rows, left, all);
-        self.spread((0, dst), split, |lane, (start, mut rows)| {
+        self.spread((0, dst), split_rows, |lane, (start, mut rows)| {
             (0..rows.rows()).try_for_each(|i| f(lane, start + i, rows.row_mut(i)))
         })
     }
@@ -242,8 +239,8 @@ impl<T: KernelElement> Team<T> {
         if dst.rows() * columns * size_of::<T>() < PAST_CACHES || space.len() / self.len() < columns {
             return self.each_row(dst, f);
         }
-        let split = |((start, rows), space), left, all| {
-            let (rows, space) = (split_rows(start, rows, left, all), split_slice(space, left, all));
+        let split = |(rows, space), left, all| {
+            let (rows, space) = (split_rows(rows, left, all), split_slice(space, left, all));
             ((rows.0, space.0), (rows.1, space.1))
         };
         self.spread(((0, dst), space), split, |lane, ((start, mut rows), space)| {
@@ -262,7 +259,7 @@ impl<T: KernelElement> Team<T> {
 /// Bytes of a result of which little stays in a cache until it is read.
 const PAST_CACHES: usize = 32 << 20;
 
-/// Multiply-adds in whose time an element is packed, roughly: half a cycle on AVX2.
+/// Multiply-adds in whose time an element is taken to be packed. Not measured: it decides between cuts of about equal work alone.
 const PACKING: usize = 8;
 
 /// Whether a lane has less to do where it takes some of the m rows than some of the n columns, whole panels of `nr`: it packs its own
@@ -288,17 +285,15 @@ fn columns_of<T: Copy, A, B>(g: &GemmOperands<T, A, B>, columns: Range<usize>) -
     GemmOperands { n: columns.len(), b, c, epilogue: Epilogue { old, bias, mask, ..*e }, ..*g }
 }
 
-/// Rows numbered from `start`, cut for the first `left` of `all` lanes.
-fn split_rows<'a, T>(
-    start: usize,
-    rows: MatMut<'a, T>,
-    left: usize,
-    all: usize,
-) -> ((usize, MatMut<'a, T>), (usize, MatMut<'a, T>)) {
+/// Rows cut for the first `left` of `all` lanes.
+fn split_rows<T>((start, rows): NumberedRows<T>, left: usize, all: usize) -> (NumberedRows<T>, NumberedRows<T>) {
     let at = rows.rows() * left / all;
     let (front, back) = rows.split_rows(at);
     ((start, front), (start + at, back))
 }
+
+/// Rows and the number of the first.
+type NumberedRows<'a, T> = (usize, MatMut<'a, T>);
 
 /// A slice cut in the same way.
 pub(crate) fn split_slice<P>(slice: &mut [P], left: usize, all: usize) -> (&mut [P], &mut [P]) {

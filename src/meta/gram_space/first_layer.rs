@@ -10,10 +10,10 @@ use crate::meta::{Inputs, MetaBatch};
 use crate::model::{InputKind, MlpShape, Params};
 
 /// Elements of dense weights up to which a lane's few examples may read them once more: they stay in its second-level cache.
-/// With the 8 MB of 8192-[256] a step took 4 to 7% longer.
+/// With the 8 MB of 8192-[256] a step took 5 to 7% longer.
 const WEIGHTS_THAT_STAY: usize = 1 << 17;
 /// Episodes a lane from which on a lane computes those of the episodes it takes, and not its part of all: with fewer, the rest of
-/// their division weighs more than a hand-over.
+/// their division should weigh more than a hand-over.
 const EPISODES_THAT_DIVIDE: usize = 4;
 
 /// Whether a lane that takes episodes computes their Z_0 and Z'_0 itself, just before it needs them.

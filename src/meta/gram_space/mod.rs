@@ -238,7 +238,8 @@ impl<T: KernelElement> GramSpace<T> {
         }
         let chunks = episodes.len().div_ceil(self.plan.limits.chunk());
         if chunks != 1 {
-            Pieces::of(batch, inner, episodes.clone()).push_tokens(&mut self.scatter);
+            self.scatter.clear();
+            Pieces::of(batch, inner, episodes.clone()).bags().for_each(|(bags, _)| self.scatter.push_tokens(&bags));
             self.scatter.sort(shape.input);
             find_rows(&self.scatter, shape, inner, &mut gradient.rows);
         }
@@ -292,7 +293,8 @@ impl<T: KernelElement> GramSpace<T> {
             if shape.kind == InputKind::Dense || inner.order == Order::Evaluate {
                 return;
             }
-            Pieces::of(batch, inner, part.clone()).push_entries(scatter, chunk.mean);
+            scatter.clear();
+            Pieces::of(batch, inner, part.clone()).bags().for_each(|(bags, at)| scatter.push(&bags, at, chunk.mean));
             scatter.sort(shape.input);
             if chunk.is_all() {
                 find_rows(scatter, shape, inner, rows);

@@ -4,9 +4,8 @@
 use std::ops::Range;
 
 use crate::cpu::KernelElement;
-use crate::meta::scatter::Scatter;
 use crate::meta::{EpisodeSet, InnerLoop, Inputs, MetaBatch, Order, Start};
-use crate::view::MatRef;
+use crate::view::{Bags, MatRef};
 
 #[derive(Clone, Copy)]
 enum Side {
@@ -64,25 +63,12 @@ impl<'a, T: KernelElement> Pieces<'a, T> {
         (dz.rows_range(at, at + rows.len()), x.rows_range(rows.start, rows.end))
     }
 
-    /// Writes the entries of all pieces of bags to `scatter`, the weights times `scale`.
-    pub fn push_entries(&self, scatter: &mut Scatter<T>, scale: T) {
-        scatter.clear();
-        for i in 0..self.len() {
+    /// The pieces' bags, each with where its rows of the adjoints begin.
+    pub fn bags(&self) -> impl Iterator<Item = (Bags<'a, T>, usize)> {
+        (0..self.len()).map(|i| {
             let (set, rows, at) = self.get(i);
-            if let Inputs::Bags(bags) = &set.inputs {
-                scatter.push(&bags.rows_range(rows.start, rows.end), at, scale);
-            }
-        }
-    }
-
-    /// The same without what belongs to the tokens.
-    pub fn push_tokens(&self, scatter: &mut Scatter<T>) {
-        scatter.clear();
-        for i in 0..self.len() {
-            let (set, rows, _) = self.get(i);
-            if let Inputs::Bags(bags) = &set.inputs {
-                scatter.push_tokens(&bags.rows_range(rows.start, rows.end));
-            }
-        }
+            let Inputs::Bags(bags) = set.inputs else { unreachable!("validated: token bags") };
+            (bags.rows_range(rows.start, rows.end), at)
+        })
     }
 }
