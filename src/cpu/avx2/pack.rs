@@ -26,6 +26,9 @@ pub unsafe fn f64_pack(panel: &Panel<f64>) {
     unsafe { if panel.rs == 1 { f64_copy(panel) } else { f64_transpose(panel) } }
 }
 
+/// Bytes between what a copy reads of a row and what it asks for.
+const AHEAD: usize = 256;
+
 /// # Safety
 /// As [`f32_pack`], with `rs` = 1.
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -35,8 +38,8 @@ unsafe fn f32_copy<S: Widen>(panel: &Panel<f32, S>) {
     // All of a step at once: a wide operand's rows share few sets of the cache, so its lines don't stay.
     for p in 0..panel.k {
         let (src, dst) = (panel.src.wrapping_add(p * panel.ps), panel.dst.wrapping_add(p * panel.ds));
-        // The next panel's part of this row, which no hardware foresees.
-        _mm_prefetch::<_MM_HINT_T0>(src.wrapping_add(panel.width).cast());
+        // A later panel's part of this row, which no hardware foresees.
+        _mm_prefetch::<_MM_HINT_T0>(src.wrapping_add(AHEAD / size_of::<S>()).cast());
         for i in (0..whole).step_by(8) {
             // SAFETY: a whole vector of columns below the width.
             unsafe { _mm256_storeu_ps(dst.add(i), S::load8(src.add(i))) };
@@ -57,7 +60,7 @@ unsafe fn f64_copy(panel: &Panel<f64>) {
     // As `f32_copy`.
     for p in 0..panel.k {
         let (src, dst) = (panel.src.wrapping_add(p * panel.ps), panel.dst.wrapping_add(p * panel.ds));
-        _mm_prefetch::<_MM_HINT_T0>(src.wrapping_add(panel.width).cast());
+        _mm_prefetch::<_MM_HINT_T0>(src.wrapping_add(AHEAD / size_of::<f64>()).cast());
         for i in (0..whole).step_by(4) {
             // SAFETY: a whole vector of columns below the width.
             unsafe { _mm256_storeu_pd(dst.add(i), _mm256_loadu_pd(src.add(i))) };

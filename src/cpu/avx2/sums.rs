@@ -2,7 +2,7 @@
 //!
 //! A step takes 2 loads of B, and for each row 1 broadcast of A and 2 FMAs: 20 instructions for 6 rows, whose 12 FMAs last 6
 //! cycles. Packed operands lie at constant distances: four steps go between two jumps, which leaves 21 instructions a step
-//! where a loop over steps has 24.
+//! where a loop over steps has 24, and one or two prefetches of A, whose block comes from the second-level cache.
 
 use std::arch::asm;
 use std::arch::x86_64::{__m256, __m256d, _mm256_setzero_pd, _mm256_setzero_ps};
@@ -69,6 +69,14 @@ macro_rules! packed_step {
     };
 }
 
+/// Asks for the line of A so many bytes ahead, if a pass takes more than `from` bytes (`benches/README.md`, "Two builds in one
+/// program").
+macro_rules! ask {
+    ($ahead:literal, $from:literal) => {
+        concat!(".if 4*{step} > ", $from, "\n", "prefetcht0 [{a} + ", $ahead, "]\n", ".endif")
+    };
+}
+
 /// A loop of `passes` around the steps of one pass, and how far A and B then move, in bytes. It begins at a cache line: where
 /// the compiler had put the same instructions across lines by chance, a small product took up to a fifth longer on a loaded
 /// machine (`benches/README.md`, "Where the tile's loop begins").
@@ -130,7 +138,8 @@ macro_rules! sums {
                 if (t.a_rs, t.a_cs, t.b_rs) == (1, M, 64 / $size) {
                     sum!(
                         acc, M, $zero, k / 4,
-                        [packed_step!($kind, $size, 0), packed_step!($kind, $size, 1), packed_step!($kind, $size, 2),
+                        [packed_step!($kind, $size, 0), ask!("512", "0"), packed_step!($kind, $size, 1),
+                         ask!("576", "64"), packed_step!($kind, $size, 2), ask!("640", "128"),
                          packed_step!($kind, $size, 3)],
                         a += "4*{step}", b += "256",
                         const { step = $size * M }, in {}
