@@ -78,10 +78,10 @@ def modules(theta, device):
 
 
 def task_by_task(case, device, library):
-    """A step that adds up the tasks' gradients in the module's `.grad`; `library(model)` gives the function of a task."""
+    """A step that adds up the tasks' gradients in the module's `.grad`; `library(model, case)` gives the function of a task."""
     theta, data = prepare(case, device)
     model, linears = modules(theta, device)
-    query_loss = library(model)
+    query_loss = library(model, case)
 
     def step():
         model.zero_grad()
@@ -92,66 +92,58 @@ def task_by_task(case, device, library):
     return step
 
 
-def by_higher(case, device):
+def higher_task(model, case):
     import higher
 
-    def library(model):
-        optimiser = torch.optim.SGD(model.parameters(), lr=case.lr)
+    optimiser = torch.optim.SGD(model.parameters(), lr=case.lr)
 
-        def query_loss(xs, ys, xq, yq, share):
-            with higher.innerloop_ctx(model, optimiser, copy_initial_weights=False) as (net, inner):
-                for _ in range(case.steps):
-                    inner.step(functional.cross_entropy(net(xs), ys))
-                (functional.cross_entropy(net(xq), yq) * share).backward()
-
-        return query_loss
-
-    return task_by_task(case, device, library)
-
-
-def by_torchopt(case, device):
-    import torchopt
-
-    def library(model):
-        inner = torchopt.MetaSGD(model, lr=case.lr)
-        start = torchopt.extract_state_dict(model), torchopt.extract_state_dict(inner)
-
-        def query_loss(xs, ys, xq, yq, share):
+    def query_loss(xs, ys, xq, yq, share):
+        with higher.innerloop_ctx(model, optimiser, copy_initial_weights=False) as (net, inner):
             for _ in range(case.steps):
-                inner.step(functional.cross_entropy(model(xs), ys))
-            (functional.cross_entropy(model(xq), yq) * share).backward()
-            torchopt.recover_state_dict(model, start[0])
-            torchopt.recover_state_dict(inner, start[1])
-
-        return query_loss
-
-    return task_by_task(case, device, library)
-
-
-def by_learn2learn(case, device):
-    import learn2learn
-
-    def library(model):
-        maml = learn2learn.algorithms.MAML(model, lr=case.lr)
-
-        def query_loss(xs, ys, xq, yq, share):
-            net = maml.clone()
-            for _ in range(case.steps):
-                net.adapt(functional.cross_entropy(net(xs), ys))
+                inner.step(functional.cross_entropy(net(xs), ys))
             (functional.cross_entropy(net(xq), yq) * share).backward()
 
-        return query_loss
-
-    return task_by_task(case, device, library)
+    return query_loss
 
 
-VARIANTS = {
-    "vmap": by_vmap,
-    "loop": by_loop,
-    "higher": by_higher,
-    "torchopt": by_torchopt,
-    "learn2learn": by_learn2learn,
-}
+def torchopt_task(model, case):
+    import torchopt
+
+    inner = torchopt.MetaSGD(model, lr=case.lr)
+    start = torchopt.extract_state_dict(model), torchopt.extract_state_dict(inner)
+
+    def query_loss(xs, ys, xq, yq, share):
+        for _ in range(case.steps):
+            inner.step(functional.cross_entropy(model(xs), ys))
+        (functional.cross_entropy(model(xq), yq) * share).backward()
+        torchopt.recover_state_dict(model, start[0])
+        torchopt.recover_state_dict(inner, start[1])
+
+    return query_loss
+
+
+def learn2learn_task(model, case):
+    import learn2learn
+
+    maml = learn2learn.algorithms.MAML(model, lr=case.lr)
+
+    def query_loss(xs, ys, xq, yq, share):
+        net = maml.clone()
+        for _ in range(case.steps):
+            net.adapt(functional.cross_entropy(net(xs), ys))
+        (functional.cross_entropy(net(xq), yq) * share).backward()
+
+    return query_loss
+
+
+LIBRARIES = {"higher": higher_task, "torchopt": torchopt_task, "learn2learn": learn2learn_task}
+
+
+def of_library(library):
+    return lambda case, device: task_by_task(case, device, library)
+
+
+VARIANTS = {"vmap": by_vmap, "loop": by_loop} | {name: of_library(task) for name, task in LIBRARIES.items()}
 
 if __name__ == "__main__":
     common.run(VARIANTS)
