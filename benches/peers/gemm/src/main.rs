@@ -1,7 +1,8 @@
 //! Products of metaglot and of the crates gemm, faer and matrixmultiply in turn, one thread, the same operands; prints a
-//! JSON object a line. With a folder as argument it also leaves operands and metaglot's result there, for `run.py`.
+//! JSON object a line. With a command as arguments, `run.py --numpy-part`, numpy takes its turn in that process.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use faer::linalg::matmul::matmul;
@@ -58,7 +59,8 @@ impl Problem {
 
     fn gemm(&self, c: &mut [f32]) {
         let ([m, n, k], (ar, ac), (br, bc)) = (self.shape, self.a_strides, self.b_strides);
-        let (a, b, c, rs, par) = (self.a.as_ptr(), self.b.as_ptr(), c.as_mut_ptr(), n as isize, gemm::Parallelism::None);
+        let (a, b, c, rs, par) =
+            (self.a.as_ptr(), self.b.as_ptr(), c.as_mut_ptr(), n as isize, gemm::Parallelism::None);
         // SAFETY: as above; the old c is not read.
         unsafe { gemm::gemm(m, n, k, c, 1, rs, false, a, ac, ar, b, bc, br, 0.0f32, 1.0, false, false, false, par) };
     }
@@ -88,29 +90,69 @@ fn peak(lane: &mut Lane<f32>) -> f64 {
     (0..20).map(|_| rate()).fold(0.0, f64::max)
 }
 
+/// numpy in a process of its own: a line is sent, a line comes back.
+struct Numpy(Child);
+
+impl Numpy {
+    fn new(command: &[String]) -> Self {
+        let mut child = Command::new(&command[0]);
+        Self(child.args(&command[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn ask(&mut self, line: &str) -> String {
+        writeln!(self.0.stdin.as_mut().unwrap(), "{line}").unwrap();
+        let mut answer = String::new();
+        // One line is in flight at a time, so nothing is lost with the reader.
+        BufReader::new(self.0.stdout.as_mut().unwrap()).read_line(&mut answer).unwrap();
+        answer.trim().to_string()
+    }
+
+    /// Gives it the operands and metaglot's result, which it compares with its own.
+    fn load(&mut self, problem: &Problem, wanted: &[f32]) {
+        let [m, n, k] = problem.shape;
+        let path = std::env::temp_dir().join(format!("{}_{m}x{n}x{k}", problem.form)).with_extension("f32");
+        let numbers = [&problem.a, &problem.b, wanted].into_iter().flatten();
+        std::fs::write(&path, numbers.flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>()).unwrap();
+        let answer = self.ask(&format!("load {}", path.display()));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(answer, "equal", "{} {:?}: numpy beside metaglot", problem.form, problem.shape);
+    }
+}
+
 fn main() {
-    let folder = std::env::args().nth(1);
+    let command: Vec<String> = std::env::args().skip(1).collect();
+    let mut numpy = (!command.is_empty()).then(|| Numpy::new(&command));
+    if let Some(numpy) = &mut numpy {
+        println!("{{\"kernel\":\"{}\"}}", numpy.ask("kernel"));
+    }
     let mut lane = Lane::<f32>::new(&Cpu::new());
     for shape @ [m, n, k] in SHAPES {
         for form in ["nn", "nt", "tn"] {
             let (problem, peak) = (Problem::new(form, shape), peak(&mut lane));
             let mut results = [(); 4].map(|()| vec![0.0f32; m * n]);
-            let mut times = [(); 4].map(|()| Vec::new());
+            problem.metaglot(&mut lane, &mut results[0]);
+            if let Some(numpy) = &mut numpy {
+                numpy.load(&problem, &results[0]);
+            }
+            let mut times = [(); 5].map(|()| Vec::new());
             let operations = 2.0 * (m * n * k) as f64;
             let calls = (3e-3 * 0.5 * peak / operations).max(1.0) as usize;
             for rep in 0..REPS + 2 {
-                for (i, c) in results.iter_mut().enumerate() {
+                for (i, times) in times.iter_mut().enumerate() {
                     let start = Instant::now();
-                    for _ in 0..calls {
-                        match i {
-                            0 => problem.metaglot(&mut lane, c),
-                            1 => problem.gemm(c),
-                            2 => problem.faer(c),
-                            _ => problem.matrixmultiply(c),
-                        }
+                    let mut seconds = None;
+                    match (i, &mut numpy) {
+                        (4, None) => continue,
+                        (4, Some(numpy)) => seconds = Some(numpy.ask(&format!("run {calls}")).parse().unwrap()),
+                        _ => (0..calls).for_each(|_| match i {
+                            0 => problem.metaglot(&mut lane, &mut results[0]),
+                            1 => problem.gemm(&mut results[1]),
+                            2 => problem.faer(&mut results[2]),
+                            _ => problem.matrixmultiply(&mut results[3]),
+                        }),
                     }
                     if rep >= 2 {
-                        times[i].push(start.elapsed().as_secs_f64() / calls as f64);
+                        times.push(seconds.unwrap_or_else(|| start.elapsed().as_secs_f64()) / calls as f64);
                     }
                 }
             }
@@ -118,23 +160,16 @@ fn main() {
                 let off = c.iter().zip(&results[0]).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
                 assert!(off <= 1e-5 * k as f32, "{form} {shape:?}: peer {i} differs by {off}");
             }
-            let percent = times.map(|mut t| {
+            let names = ["metaglot", "gemm", "faer", "matrixmultiply", "openblas"];
+            let percent = names.iter().zip(times).filter(|(_, t)| !t.is_empty()).map(|(name, mut t)| {
                 t.sort_by(f64::total_cmp);
-                100.0 * operations / t[t.len() / 2] / peak
+                format!(",\"{name}\":{:.1}", 100.0 * operations / t[t.len() / 2] / peak)
             });
-            let [metaglot, gemm, faer, matrixmultiply] = percent;
+            let percent: String = percent.collect();
             println!(
-                "{{\"form\":\"{form}\",\"m\":{m},\"n\":{n},\"k\":{k},\"peak_gflops\":{:.1},\"metaglot\":{metaglot:.1},\
-                 \"gemm\":{gemm:.1},\"faer\":{faer:.1},\"matrixmultiply\":{matrixmultiply:.1}}}",
+                "{{\"form\":\"{form}\",\"m\":{m},\"n\":{n},\"k\":{k},\"peak_gflops\":{:.1}{percent}}}",
                 peak / 1e9
             );
-            if let Some(folder) = &folder {
-                let mut file = std::fs::File::create(format!("{folder}/{form}_{m}x{n}x{k}.f32")).unwrap();
-                for x in [&problem.a, &problem.b, &results[0]] {
-                    let bytes: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
-                    file.write_all(&bytes).unwrap();
-                }
-            }
         }
     }
 }
