@@ -2,7 +2,8 @@
 //!
 //! A step takes 2 loads of B, and for each row 1 broadcast of A and 2 FMAs: 20 instructions for 6 rows, whose 12 FMAs last 6
 //! cycles. Packed operands lie at constant distances: four steps go between two jumps, which leaves 21 instructions a step
-//! where a loop over steps has 24, and one or two prefetches of A, whose block comes from the second-level cache.
+//! where a loop over steps has 24, and one to three prefetches of A, whose block comes from the second-level
+//! cache.
 
 use std::arch::asm;
 use std::arch::x86_64::{__m256, __m256d, _mm256_setzero_pd, _mm256_setzero_ps};
