@@ -12,7 +12,7 @@
 
 use std::ops::Range;
 
-use super::contract::{Epilogue, Gemm, Kernels, Pack, Panel, Tile};
+use super::contract::{Epilogue, Gemm, Kernels, Pack, PackingTile, Panel, Tile};
 use super::{KernelElement, StoredElement};
 
 /// Pointers and strides of one product C = op(A) op(B): element (i, p) of op(A) at `a + i * a_rs + p * a_cs`, element
@@ -142,6 +142,8 @@ struct Block<'a, T, A, B> {
     columns: Range<usize>,
     steps: Range<usize>,
     packed: Packed<T>,
+    /// What computes the first tile of each whole panel and packs B meanwhile, where that pays.
+    packing_tile: Option<PackingTile<T>>,
     half: Half,
 }
 
@@ -251,6 +253,8 @@ unsafe fn all_blocks<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>>
     let (kernel, pack_a, pack_b) = (&T::ops(kernels).gemm, A::pack(kernels), B::pack(kernels));
     let all_tiles = Tiles::new(g.m, kernel.mr);
     let row_blocks = all_tiles.count.div_ceil(kernel.mc / kernel.mr);
+    let in_place = packed.b.is_null() || g.b_cs != 1 || B::STORED != T::DTYPE;
+    let packing_tile = kernel.packing_tile.filter(|_| row_blocks == 1 && half == Half::Both && !in_place);
     let (column_blocks, step_blocks) = (g.n.div_ceil(kernel.nc), g.k.div_ceil(kernel.kc).max(1));
     for column_block in 0..column_blocks {
         for step_block in 0..step_blocks {
@@ -265,15 +269,17 @@ unsafe fn all_blocks<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>>
                     columns: part(g.n, kernel.nr, column_blocks, column_block),
                     steps: part(g.k, STEP_UNIT, step_blocks, step_block),
                     packed,
+                    packing_tile,
                     half,
                 };
-                // SAFETY: the block is a part of the caller's product; B is packed before the first rows ask for it.
+                // SAFETY: the block is a part of the caller's product; B is packed before the first rows ask for it, and A before
+                // a tile that packs B does.
                 unsafe {
-                    if row_block == 0 && !packed.b.is_null() {
-                        pieces(block.steps.clone(), &mut |g, steps, at| block.pack_b(g, steps, at));
-                    }
                     if !packed.a.is_null() {
                         pieces(block.steps.clone(), &mut |g, steps, at| block.pack_a(g, steps, at));
+                    }
+                    if row_block == 0 && !packed.b.is_null() {
+                        pieces(block.steps.clone(), &mut |g, steps, at| block.pack_b(g, steps, at));
                     }
                     block.run();
                 }
@@ -333,11 +339,16 @@ impl<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>> Block<'_, T, A,
         }
     }
 
-    /// The same of the columns of B.
+    /// The same of the columns of B. Tiles that pack compute their part of these steps.
     ///
     /// # Safety
-    /// As [`gemm`], of `g`; they are steps of the block; there is a place for them.
+    /// As [`gemm`], of `g`; they are steps of the block, all of them unless sums are chained; A is packed; there is a place for them.
     unsafe fn pack_b(&self, g: &GemmOperands<T, A, B>, from: Range<usize>, at: usize) {
+        if let Some(tile) = self.packing_tile {
+            // SAFETY: the caller's promises are passed on.
+            unsafe { self.pack_b_in_tiles(tile, g, from, at) };
+            return;
+        }
         let nr = self.kernel.nr;
         for steps in pieces(from.len(), g.b_cs == 1, g.b_rs * size_of::<B>()) {
             for j in self.panels() {
@@ -347,6 +358,35 @@ impl<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>> Block<'_, T, A,
                 let panel = Panel { width, k: steps.len(), src, rs: g.b_cs, ps: g.b_rs, dst, ds };
                 // SAFETY: steps and columns of B; a block of at most kc steps and nc columns fits its packing space.
                 unsafe { (self.pack_b)(&panel) };
+            }
+        }
+    }
+
+    /// [`Block::pack_b`] of rows of B in place: whole panels by the first tile of rows, the cut one by a copy.
+    ///
+    /// # Safety
+    /// As [`Block::pack_b`].
+    unsafe fn pack_b_in_tiles(&self, tile: PackingTile<T>, g: &GemmOperands<T, A, B>, steps: Range<usize>, at: usize) {
+        let (rows, nr, whole, k) = (self.all_tiles.rows(0).len(), self.kernel.nr, self.epilogue(), steps.len());
+        let (a, a_rs, a_cs) = match self.packed.a.is_null() {
+            true => (g.a.wrapping_add(steps.start * g.a_cs).cast(), g.a_rs, g.a_cs),
+            false => (self.packed_rows(0).wrapping_add(at * rows).cast_const(), 1, rows),
+        };
+        for j in self.panels() {
+            let src = g.b.wrapping_add(steps.start * g.b_rs + j);
+            let dst = self.packed_columns(j).wrapping_add(at * nr);
+            let n = nr.min(self.columns.end - j);
+            // SAFETY: steps and columns of B, which is stored in `T`; a block of at most kc steps and nc columns fits its packing space;
+            // rows and columns of C.
+            unsafe {
+                if n < nr {
+                    (self.pack_b)(&Panel { width: n, k, src, rs: 1, ps: g.b_rs, dst, ds: nr });
+                    continue;
+                }
+                let [old, mask, bias] = [whole.old, whole.mask, whole.bias].map(|of_columns| moved(of_columns, j));
+                let epilogue = Epilogue { old, mask, bias, ..whole };
+                let (b, b_rs, c, c_rs) = (src.cast(), g.b_rs, g.c.wrapping_add(j), g.c_rs);
+                tile(&Tile { m: rows, n, k, a, a_rs, a_cs, b, b_rs, c, c_rs, epilogue }, dst);
             }
         }
     }
@@ -367,7 +407,7 @@ impl<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>> Block<'_, T, A,
         }
     }
 
-    /// All tiles, panel by panel. An operand that is read in place is stored in `T`. Between two tiles only what differs is
+    /// All tiles, panel by panel, but those that packed B. An operand that is read in place is stored in `T`. Between two tiles only what differs is
     /// written anew, which shows in products with few steps.
     ///
     /// # Safety
@@ -396,7 +436,8 @@ impl<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>> Block<'_, T, A,
                 true => g.b.wrapping_add(self.steps.start * g.b_rs + panel).cast(),
                 false => self.packed_columns(panel).cast_const(),
             };
-            for tile in self.tiles.clone() {
+            let done = usize::from(self.packing_tile.is_some() && end - panel == nr);
+            for tile in self.tiles.start + done..self.tiles.end {
                 let rows = self.all_tiles.rows(tile);
                 let start = if self.half == Half::Upper { panel.max(rows.start) } else { panel };
                 if start >= end {

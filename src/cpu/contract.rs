@@ -129,9 +129,18 @@ pub struct Gemm<T> {
     /// Every element the formula of [`Tile`] names is readable (A, B, bias) or writable (C), and C overlaps none of
     /// the others; `m <= mr` and `n <= nr`.
     pub tile: unsafe fn(&Tile<T>),
+    /// Computes one tile of all `nr` columns and writes the panel of B it reads where it is to be packed, `k` x `nr`, so that the tiles
+    /// below find it there. `None` where B is copied beforehand.
+    ///
+    /// # Safety
+    /// As `tile`'s; `n == nr`; the panel may be written and overlaps nothing else.
+    pub packing_tile: Option<PackingTile<T>>,
     /// Packs one panel.
     pub pack: Pack<T, T>,
 }
+
+/// See [`Gemm::packing_tile`].
+pub type PackingTile<T> = unsafe fn(&Tile<T>, *mut T);
 
 /// The settings of one AdamW step (Loshchilov and Hutter, "Decoupled weight decay regularization", algorithm 2).
 #[derive(Clone, Copy, Debug)]

@@ -14,7 +14,7 @@ use std::arch::x86_64::*;
 
 use super::pack;
 use super::rows::Rows;
-use super::sums::Sums;
+use super::sums::{PackingSums, Sums};
 use super::tails::{f32_mask, f64_mask};
 use crate::cpu::contract::{Gemm, Tile};
 use crate::cpu::lanes::{begin, finish};
@@ -30,6 +30,7 @@ pub const F32_6X16: Gemm<f32> = Gemm {
     nc: 1024,
     packs_b_from: 64,
     tile: f32_tile,
+    packing_tile: Some(f32_packing_tile),
     pack: pack::f32_pack::<f32>,
 };
 /// Double precision, 6 x 8.
@@ -43,6 +44,7 @@ pub const F64_6X8: Gemm<f64> = Gemm {
     nc: 512,
     packs_b_from: 48,
     tile: f64_tile,
+    packing_tile: Some(f64_packing_tile),
     pack: pack::f64_pack,
 };
 
@@ -62,7 +64,7 @@ fn ask<T, const M: usize>(t: &Tile<T>) {
 }
 
 macro_rules! tiles {
-    ($t:ty, $dispatch:ident, $whole:ident, $cut:ident, $sum:ident, $lanes:literal, $vector:ty, $mask:ident, $zero:ident,
+    ($t:ty, $dispatch:ident, $packs:ident, $whole:ident, $packing:ident, $cut:ident, $sum:ident, $lanes:literal, $vector:ty, $mask:ident, $zero:ident,
      $broadcast:ident, $load:ident, $maskload:ident, $fma:ident) => {
         /// # Safety
         /// AVX2 and FMA are there; see [`Gemm::tile`].
@@ -93,6 +95,23 @@ macro_rules! tiles {
             }
         }
 
+        /// # Safety
+        /// AVX2 and FMA are there; see [`Gemm::packing_tile`].
+        unsafe fn $packs(t: &Tile<$t>, to: *mut $t) {
+            // SAFETY: the contract is passed on unchanged; the row count given is `t.m`.
+            unsafe {
+                match t.m {
+                    6 => $packing::<6>(t, to),
+                    5 => $packing::<5>(t, to),
+                    4 => $packing::<4>(t, to),
+                    3 => $packing::<3>(t, to),
+                    2 => $packing::<2>(t, to),
+                    1 => $packing::<1>(t, to),
+                    _ => debug_assert!(false, "a tile that packs has 1 to 6 rows"),
+                }
+            }
+        }
+
         /// A tile of `M` rows and two whole vectors of columns.
         ///
         /// # Safety
@@ -104,6 +123,21 @@ macro_rules! tiles {
             unsafe {
                 let mut acc = begin::<$vector, M, 2, true>(t);
                 <$vector>::sum(t, &mut acc);
+                finish::<$vector, M, 2, true>(t, acc);
+            }
+        }
+
+        /// The same, which packs B.
+        ///
+        /// # Safety
+        /// AVX2 and FMA are there; see [`Gemm::packing_tile`]; `t.m == M`.
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn $packing<const M: usize>(t: &Tile<$t>, to: *mut $t) {
+            ask::<$t, M>(t);
+            // SAFETY: the contract is passed on.
+            unsafe {
+                let mut acc = begin::<$vector, M, 2, true>(t);
+                <$vector>::sum_packing(t, to, &mut acc);
                 finish::<$vector, M, 2, true>(t, acc);
             }
         }
@@ -181,7 +215,9 @@ macro_rules! tiles {
 tiles!(
     f32,
     f32_tile,
+    f32_packing_tile,
     f32_whole,
+    f32_packing,
     f32_cut,
     f32_sum,
     8,
@@ -196,7 +232,9 @@ tiles!(
 tiles!(
     f64,
     f64_tile,
+    f64_packing_tile,
     f64_whole,
+    f64_packing,
     f64_cut,
     f64_sum,
     4,

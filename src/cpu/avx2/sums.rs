@@ -23,6 +23,15 @@ pub trait Sums: Sized {
     unsafe fn sum<const M: usize>(t: &Tile<Self::T>, acc: &mut [[Self; 2]; M]);
 }
 
+/// Sums that pack B.
+pub trait PackingSums: Sums {
+    /// [`Sums::sum`], which writes each step's two vectors of B from `to` on: two stores more a step, which the FMAs leave room for.
+    ///
+    /// # Safety
+    /// As [`Sums::sum`]; see [`Gemm::packing_tile`](crate::cpu::contract::Gemm::packing_tile).
+    unsafe fn sum_packing<const M: usize>(t: &Tile<Self::T>, to: *mut Self::T, acc: &mut [[Self; 2]; M]);
+}
+
 /// One row's part of a step, if there are as many rows.
 #[rustfmt::skip]
 macro_rules! row {
@@ -83,7 +92,7 @@ macro_rules! ask {
 /// machine (`benches/README.md`, "Where the tile's loop begins").
 macro_rules! sum {
     ($acc:ident, $m:ident, $zero:ident, $passes:expr, [$($step:expr),*], $a:ident += $a_next:literal, $b:ident += $b_next:literal,
-     const { $($constant:ident = $value:expr),* }, in { $($register:ident),* }) => {{
+     const { $($constant:ident = $value:expr),* }, in { $($register:ident),* } $(, moves { $moved:ident })?) => {{
         let mut c = [[$zero(); 2]; 6];
         c[..$m].copy_from_slice($acc);
         // SAFETY: reads the elements of A and B that the contract names; behind the last pass the pointers read nothing.
@@ -105,6 +114,7 @@ macro_rules! sum {
                 b = inout(reg) $b,
                 $($constant = const $value,)*
                 $($register = in(reg) $register,)*
+                $($moved = inout(reg) $moved => _,)?
                 x = out(ymm_reg) _,
                 b0 = out(ymm_reg) _,
                 b1 = out(ymm_reg) _,
@@ -120,7 +130,7 @@ macro_rules! sum {
                 d4 = inout(ymm_reg) c[4][1],
                 c5 = inout(ymm_reg) c[5][0],
                 d5 = inout(ymm_reg) c[5][1],
-                options(nostack, readonly),
+                options(nostack),
             );
         }
         $acc.copy_from_slice(&c[..$m]);
@@ -166,6 +176,27 @@ macro_rules! sums {
                         const {}, in { row, row3, row5, a_next, b_next }
                     );
                 }
+                let _ = (a, b);
+            }
+        }
+
+        impl PackingSums for $vector {
+            #[inline]
+            #[target_feature(enable = "avx2,fma")]
+            unsafe fn sum_packing<const M: usize>(t: &Tile<$t>, to: *mut $t, acc: &mut [[$vector; 2]; M]) {
+                let (mut a, mut b) = (t.a, t.b);
+                let bytes = |stride: usize, times: usize| stride.wrapping_mul($size * times);
+                let (a_next, b_next) = (bytes(t.a_cs, 1), bytes(t.b_rs, 1));
+                let (row, row3, row5) = (bytes(t.a_rs, 1), bytes(t.a_rs, 3), bytes(t.a_rs, 5));
+                // A later panel's part of each row is asked for, as copies do (`pack`).
+                sum!(
+                    acc, M, $zero, t.k,
+                    [step!($kind, "0", "0", "{row}", "2*{row}", "{row3}", "4*{row}", "{row5}"),
+                     concat!("vmovup", $kind, " [{to}], {b0}"), concat!("vmovup", $kind, " [{to} + 32], {b1}"),
+                     "add {to}, 64", "prefetcht0 [{b} + 256]"],
+                    a += "{a_next}", b += "{b_next}",
+                    const {}, in { row, row3, row5, a_next, b_next }, moves { to }
+                );
                 let _ = (a, b);
             }
         }

@@ -30,6 +30,7 @@ pub const F32_14X32: Gemm<f32> = Gemm {
     nc: 1024,
     packs_b_from: 128,
     tile: f32_tile,
+    packing_tile: None,
     pack: pack::f32_pack,
 };
 /// Double precision, 14 x 16.
@@ -43,6 +44,7 @@ pub const F64_14X16: Gemm<f64> = Gemm {
     nc: 512,
     packs_b_from: 64,
     tile: f64_tile,
+    packing_tile: None,
     pack: pack::f64_pack,
 };
 

@@ -24,6 +24,7 @@ pub const F32_8X12: Gemm<f32> = Gemm {
     nc: 516,
     packs_b_from: 48,
     tile: f32_tile,
+    packing_tile: None,
     pack: pack::f32_pack::<f32>,
 };
 /// Double precision, 8 x 6.
@@ -37,6 +38,7 @@ pub const F64_8X6: Gemm<f64> = Gemm {
     nc: 258,
     packs_b_from: 48,
     tile: f64_tile,
+    packing_tile: None,
     pack: pack::f64_pack,
 };
 

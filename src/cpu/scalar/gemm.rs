@@ -14,6 +14,7 @@ pub const F32_4X8: Gemm<f32> = Gemm {
     nc: 512,
     packs_b_from: 48,
     tile: tile::<f32>,
+    packing_tile: None,
     pack: pack::<f32, f32>,
 };
 /// Double precision.
@@ -27,6 +28,7 @@ pub const F64_4X8: Gemm<f64> = Gemm {
     nc: 256,
     packs_b_from: 48,
     tile: tile::<f64>,
+    packing_tile: None,
     pack: pack::<f64, f64>,
 };
 
