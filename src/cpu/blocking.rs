@@ -90,6 +90,22 @@ const SPREAD: usize = 2 << 20;
 /// Columns of B from which packing A pays.
 const COLUMNS_THAT_PAY_FOR_A: usize = 192;
 
+/// Sets and ways of the smallest first-level cache of the machines that pack in tiles.
+const FIRST_LEVEL: (usize, usize) = (64, 8);
+/// Tiles of rows from which packing by the first of them pays: where a panel's rows don't stay in the first-level cache, and where they
+/// are [`FAR_APART`].
+const TILES_THAT_PAY: (usize, usize) = (5, 3);
+
+/// Whether a panel's rows, a line each and so many bytes apart, stay in the first-level cache from one tile to the next.
+fn panel_stays(rows: usize, apart: usize) -> bool {
+    let (sets, ways) = FIRST_LEVEL;
+    // Where rows begin inside lines, each takes two.
+    let lines = if apart.is_multiple_of(LINE_BYTES) { rows } else { 2 * rows };
+    // Of the addresses modulo what all sets hold once, rows have so many.
+    let places = (sets * LINE_BYTES) >> apart.trailing_zeros().min((sets * LINE_BYTES).ilog2());
+    lines < places.min(sets) * ways
+}
+
 /// Which part of C is computed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Half {
@@ -103,30 +119,41 @@ enum Half {
 struct Packed<T> {
     a: *mut T,
     b: *mut T,
+    /// What computes the first tile of each whole panel and packs B meanwhile; copies do where there is none.
+    tile: Option<PackingTile<T>>,
 }
 
 impl<T: KernelElement> Packed<T> {
-    fn both(kernel: &Gemm<T>, pack: &mut [T]) -> Self {
+    /// Of `m` rows and a B whose rows lie in memory as they are read. Tiles pack where all rows are one block.
+    fn both(kernel: &Gemm<T>, m: usize, pack: &mut [T]) -> Self {
         debug_assert!(pack.len() >= pack_len(kernel));
         let b = pack.as_mut_ptr();
         let b = b.wrapping_add(b.align_offset(LINE_BYTES));
-        Self { a: b.wrapping_add(kernel.kc * kernel.nc), b }
+        Self { a: b.wrapping_add(kernel.kc * kernel.nc), b, tile: kernel.packing_tile.filter(|_| m <= kernel.mc) }
     }
 
     /// Those of which a copy pays, or is needed.
     fn choose<A: StoredElement<T>, B: StoredElement<T>>(
         kernel: &Gemm<T>,
         g: &GemmOperands<T, A, B>,
+        half: Half,
         pack: &mut [T],
     ) -> Self {
-        let Self { a, b } = Self::both(kernel, pack);
-        let spread = g.k.min(kernel.kc) * g.b_rs * size_of::<B>() >= SPREAD && g.m > kernel.mr;
-        let pays_for_b = (g.m >= kernel.packs_b_from || spread) && g.n > kernel.nr;
+        let Self { a, b, tile } = Self::both(kernel, g.m, pack);
+        let needs_copy = g.b_cs != 1 || B::STORED != T::DTYPE;
+        let tile = tile.filter(|_| half == Half::Both && !needs_copy);
+        let (rows, apart) = (g.k.min(kernel.kc), g.b_rs * size_of::<B>());
+        let from = match tile {
+            _ if rows * apart >= SPREAD => kernel.mr + 1,
+            Some(_) if apart >= FAR_APART => TILES_THAT_PAY.1 * kernel.mr,
+            Some(_) if !panel_stays(rows, apart) => TILES_THAT_PAY.0 * kernel.mr,
+            _ => kernel.packs_b_from,
+        };
+        let packs_b = needs_copy || g.m >= from && g.n > kernel.nr;
         let pays_for_a = g.n >= COLUMNS_THAT_PAY_FOR_A && g.m > 1;
-        let packs_b = pays_for_b || g.b_cs != 1 || B::STORED != T::DTYPE;
         let packs_a = pays_for_a || A::STORED != T::DTYPE;
         let or_null = |wanted: bool, at| if wanted { at } else { std::ptr::null_mut() };
-        Self { a: or_null(packs_a, a), b: or_null(packs_b, b) }
+        Self { a: or_null(packs_a, a), b: or_null(packs_b, b), tile: tile.filter(|_| packs_b) }
     }
 }
 
@@ -142,8 +169,6 @@ struct Block<'a, T, A, B> {
     columns: Range<usize>,
     steps: Range<usize>,
     packed: Packed<T>,
-    /// What computes the first tile of each whole panel and packs B meanwhile, where that pays.
-    packing_tile: Option<PackingTile<T>>,
     half: Half,
 }
 
@@ -188,7 +213,7 @@ unsafe fn product<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>>(
     half: Half,
     pack: &mut [T],
 ) {
-    let packed = Packed::choose(&T::ops(kernels).gemm, g, pack);
+    let packed = Packed::choose(&T::ops(kernels).gemm, g, half, pack);
     // SAFETY: the caller's promises are passed on; steps of a block are steps of its product.
     unsafe { all_blocks(kernels, g, half, packed, |steps, pack| pack(g, steps, 0)) };
 }
@@ -216,7 +241,7 @@ pub(crate) unsafe fn add_products<T: KernelElement>(
         return;
     }
     let k = (0..parts).map(|i| part_of(i).k).sum();
-    let packed = Packed::both(&T::ops(kernels).gemm, pack);
+    let packed = Packed::both(&T::ops(kernels).gemm, whole.m, pack);
     let pieces = |steps: Range<usize>, pack: PackPiece<GemmOperands<T>>| {
         let mut end = 0;
         for part in (0..parts).map(&part_of) {
@@ -253,8 +278,6 @@ unsafe fn all_blocks<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>>
     let (kernel, pack_a, pack_b) = (&T::ops(kernels).gemm, A::pack(kernels), B::pack(kernels));
     let all_tiles = Tiles::new(g.m, kernel.mr);
     let row_blocks = all_tiles.count.div_ceil(kernel.mc / kernel.mr);
-    let in_place = packed.b.is_null() || g.b_cs != 1 || B::STORED != T::DTYPE;
-    let packing_tile = kernel.packing_tile.filter(|_| row_blocks == 1 && half == Half::Both && !in_place);
     let (column_blocks, step_blocks) = (g.n.div_ceil(kernel.nc), g.k.div_ceil(kernel.kc).max(1));
     for column_block in 0..column_blocks {
         for step_block in 0..step_blocks {
@@ -269,7 +292,6 @@ unsafe fn all_blocks<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>>
                     columns: part(g.n, kernel.nr, column_blocks, column_block),
                     steps: part(g.k, STEP_UNIT, step_blocks, step_block),
                     packed,
-                    packing_tile,
                     half,
                 };
                 // SAFETY: the block is a part of the caller's product; B is packed before the first rows ask for it, and A before
@@ -344,7 +366,7 @@ impl<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>> Block<'_, T, A,
     /// # Safety
     /// As [`gemm`], of `g`; they are steps of the block, all of them unless sums are chained; A is packed; there is a place for them.
     unsafe fn pack_b(&self, g: &GemmOperands<T, A, B>, from: Range<usize>, at: usize) {
-        if let Some(tile) = self.packing_tile {
+        if let Some(tile) = self.packed.tile {
             // SAFETY: the caller's promises are passed on.
             unsafe { self.pack_b_in_tiles(tile, g, from, at) };
             return;
@@ -436,7 +458,7 @@ impl<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>> Block<'_, T, A,
                 true => g.b.wrapping_add(self.steps.start * g.b_rs + panel).cast(),
                 false => self.packed_columns(panel).cast_const(),
             };
-            let done = usize::from(self.packing_tile.is_some() && end - panel == nr);
+            let done = usize::from(self.packed.tile.is_some() && end - panel == nr);
             for tile in self.tiles.start + done..self.tiles.end {
                 let rows = self.all_tiles.rows(tile);
                 let start = if self.half == Half::Upper { panel.max(rows.start) } else { panel };
@@ -479,6 +501,19 @@ mod tests {
                 assert_eq!(next, n);
             }
         }
+    }
+
+    #[test]
+    fn panels_stay_where_their_lines_spread_over_the_sets() {
+        // Rows of 64 columns take every fourth set: 16 sets of 8 lines.
+        assert!(panel_stays(127, 256) && !panel_stays(128, 256));
+        // All rows in one set, and an odd number of lines apart in all.
+        assert!(panel_stays(7, 4096) && !panel_stays(8, 8192));
+        assert!(panel_stays(511, 192) && !panel_stays(512, 192));
+        // Rows that begin inside lines: two lines each.
+        assert!(panel_stays(255, 1000) && !panel_stays(256, 1000));
+        // A single row, which may have any stride.
+        assert!(panel_stays(1, 0) && panel_stays(1, 1 << 20));
     }
 
     #[test]
