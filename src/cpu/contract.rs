@@ -133,7 +133,7 @@ pub struct Gemm<T> {
     /// below find it there. `None` where B is copied beforehand.
     ///
     /// # Safety
-    /// As `tile`'s; `n == nr`; the panel may be written and overlaps nothing else.
+    /// As `tile`'s; `m > mr / 2`, as any tile of several has; `n == nr`; the panel may be written and overlaps nothing else.
     pub packing_tile: Option<PackingTile<T>>,
     /// Packs one panel.
     pub pack: Pack<T, T>,

@@ -111,6 +111,10 @@ pub fn products() -> Vec<ProductCase> {
     ] {
         push(m, n, k, Fill::Uniform);
     }
+    // B packed by the first tile of rows: from 18 rows where its rows lie 2 KiB apart, from 30 where a panel does not stay in cache.
+    for (m, n, k) in [(17, 520, 9), (18, 520, 9), (20, 516, 270), (30, 64, 256), (31, 72, 513)] {
+        push(m, n, k, Fill::Uniform);
+    }
     // The column blocks (256, 512, 1024) and the blocks of steps (256, 384).
     for (m, n, k) in [(7, 257, 3), (3, 513, 258), (64, 515, 5), (2, 520, 0), (2, 1023, 2), (3, 1025, 5), (50, 1030, 3)]
     {
@@ -124,6 +128,19 @@ pub fn products() -> Vec<ProductCase> {
             push(m, n, k, fill);
         }
     }
+    // Rows of B so far apart that even two tiles pay for packing: the first has 4 rows.
+    let far = ProductCase {
+        seed: 1,
+        product: Product::Nn,
+        m: 8,
+        n: 2080,
+        k: 256,
+        gap: 3,
+        alpha: 0.7,
+        beta: -0.5,
+        fill: Fill::Uniform,
+    };
+    cases.push(far);
     cases
 }
 
@@ -168,6 +185,7 @@ pub fn fused() -> Vec<(ProductCase, Fused)> {
             (49, 33, 257),
             (140, 259, 20),
             (56, 259, 258),
+            (70, 50, 300),
         ]
         .into_iter()
         .enumerate()

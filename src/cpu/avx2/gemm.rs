@@ -104,10 +104,7 @@ macro_rules! tiles {
                     6 => $packing::<6>(t, to),
                     5 => $packing::<5>(t, to),
                     4 => $packing::<4>(t, to),
-                    3 => $packing::<3>(t, to),
-                    2 => $packing::<2>(t, to),
-                    1 => $packing::<1>(t, to),
-                    _ => debug_assert!(false, "a tile that packs has 1 to 6 rows"),
+                    _ => debug_assert!(false, "a tile that packs has 4 to 6 rows"),
                 }
             }
         }

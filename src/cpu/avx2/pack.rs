@@ -8,6 +8,7 @@
 
 use std::arch::x86_64::*;
 
+use super::rows::Rows;
 use super::tails::{f32_store_first, f64_mask, f64_store_first};
 use super::widen::Widen;
 use crate::cpu::contract::Panel;
@@ -77,38 +78,69 @@ unsafe fn f64_copy(panel: &Panel<f64>) {
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn f32_transpose<S: Widen>(panel: &Panel<f32, S>) {
     for i in (0..panel.width).step_by(8) {
-        let rows = (panel.width - i).min(8);
-        // Rows behind the last are read as the last and not stored.
-        let row = |r: usize| panel.src.wrapping_add((i + r.min(rows - 1)) * panel.rs);
-        let whole = panel.k / 4 * 4;
-        for p in (0..whole).step_by(4) {
-            // Two of the next 8 rows: a line of each is asked for while 16 columns, which are a line, pass.
-            let next = i + rows + p / 4 % 4 * 2;
-            for r in [next, next + 1] {
-                _mm_prefetch::<_MM_HINT_T0>(panel.src.wrapping_add(r * panel.rs + p / 16 * 16).cast());
-            }
-            // SAFETY: columns p..p + 4 of rows below the width.
-            let piece = |r: usize| unsafe { S::load4(row(r).add(p)) };
-            let x = [0, 1, 2, 3].map(|r| _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(piece(r)), piece(r + 4)));
-            let (a, b) = (_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpacklo_ps(x[2], x[3]));
-            let (c, d) = (_mm256_unpackhi_ps(x[0], x[1]), _mm256_unpackhi_ps(x[2], x[3]));
-            let columns = [
-                _mm256_shuffle_ps::<0x44>(a, b),
-                _mm256_shuffle_ps::<0xee>(a, b),
-                _mm256_shuffle_ps::<0x44>(c, d),
-                _mm256_shuffle_ps::<0xee>(c, d),
-            ];
-            for (q, x) in columns.into_iter().enumerate() {
-                // SAFETY: step p + q < k, rows below the width.
-                unsafe { f32_store_first(panel.dst.add((p + q) * panel.ds + i), x, rows) };
+        // SAFETY: rows of the panel, at least one.
+        unsafe {
+            match panel.width - i {
+                1 => f32_transpose_rows::<S, 1>(panel, i),
+                2 => f32_transpose_rows::<S, 2>(panel, i),
+                3 => f32_transpose_rows::<S, 3>(panel, i),
+                4 => f32_transpose_rows::<S, 4>(panel, i),
+                5 => f32_transpose_rows::<S, 5>(panel, i),
+                6 => f32_transpose_rows::<S, 6>(panel, i),
+                7 => f32_transpose_rows::<S, 7>(panel, i),
+                _ => f32_transpose_rows::<S, 8>(panel, i),
             }
         }
-        for p in whole..panel.k {
-            for r in 0..rows {
-                // SAFETY: i + r < width and p < k.
-                unsafe { *panel.dst.add(p * panel.ds + i + r) = (*row(r).add(p)).widen() };
-            }
+    }
+}
+
+/// Rows `i` to `i + M` of a panel.
+///
+/// # Safety
+/// As [`f32_pack`], with `ps` = 1; `i + M <= width`.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn f32_transpose_rows<S: Widen, const M: usize>(panel: &Panel<f32, S>, i: usize) {
+    let apart = panel.rs.wrapping_mul(size_of::<S>());
+    let rows = Rows::far(apart);
+    let (mut src, mut dst) = (panel.src.wrapping_add(i * panel.rs), panel.dst.wrapping_add(i));
+    // Where a step ends at the next one, which is written later, whole vectors are stored.
+    let dense = panel.ds == M && M >= 4;
+    let whole = panel.k / 4;
+    for group in 0..whole {
+        // Two of the next 8 rows: a line of each is asked for while 16 steps, which are a line, pass.
+        let next = src.wrapping_byte_add(apart.wrapping_mul(M + group % 4 * 2));
+        _mm_prefetch::<_MM_HINT_T0>(next.cast());
+        _mm_prefetch::<_MM_HINT_T0>(next.wrapping_byte_add(apart).cast());
+        let full = M == 8 || dense && 4 * group + 5 <= panel.k;
+        let mut x = [_mm256_setzero_ps(); 4];
+        for (r, x) in x.iter_mut().enumerate() {
+            // Rows behind the last are read as the last and not kept.
+            // SAFETY: four steps of rows below the width.
+            let (low, high) =
+                unsafe { (S::load4(rows.at(src, r.min(M - 1))), S::load4(rows.at(src, (r + 4).min(M - 1)))) };
+            *x = _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(low), high);
         }
+        let (a, b) = (_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpacklo_ps(x[2], x[3]));
+        let (c, d) = (_mm256_unpackhi_ps(x[0], x[1]), _mm256_unpackhi_ps(x[2], x[3]));
+        let steps = [
+            _mm256_shuffle_ps::<0x44>(a, b),
+            _mm256_shuffle_ps::<0xee>(a, b),
+            _mm256_shuffle_ps::<0x44>(c, d),
+            _mm256_shuffle_ps::<0xee>(c, d),
+        ];
+        for x in steps {
+            // SAFETY: a step of rows below the width, or what later steps write.
+            unsafe { if full { _mm256_storeu_ps(dst, x) } else { f32_store_first(dst, x, M) } };
+            dst = dst.wrapping_add(panel.ds);
+        }
+        src = src.wrapping_add(4);
+    }
+    for _ in 4 * whole..panel.k {
+        for r in 0..M {
+            // SAFETY: a step of rows below the width.
+            unsafe { *dst.add(r) = (*rows.at(src, r)).widen() };
+        }
+        (src, dst) = (src.wrapping_add(1), dst.wrapping_add(panel.ds));
     }
 }
 
