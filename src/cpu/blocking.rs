@@ -433,8 +433,8 @@ impl<T: KernelElement, A: StoredElement<T>, B: StoredElement<T>> Block<'_, T, A,
         }
     }
 
-    /// All tiles, panel by panel, but those that packed B. An operand that is read in place is stored in `T`. Between two tiles only what differs is
-    /// written anew, which shows in products with few steps.
+    /// All tiles, panel by panel, but those that packed B. An operand that is read in place is stored in `T`. Between two tiles
+    /// only what differs is written anew, which shows in products with few steps.
     ///
     /// # Safety
     /// As [`gemm`]; what is packed holds this block.

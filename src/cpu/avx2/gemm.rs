@@ -6,7 +6,7 @@
 //! has 8 chains only.
 //!
 //! The sums of tiles of two whole vectors are assembly (`sums`); those of narrower ones are here. A tile that packs stores the two
-//! vectors of B as well: 10 loads and stores for 12 FMAs, in the 6 cycles these take.
+//! vectors of B as well: 8 loads and 2 stores for 12 FMAs.
 //!
 //! Tails: rows are a constant of the compiled tile (1 to 6), columns are masked loads and stores in pieces, one
 //! vector wide where one suffices. Every element sees the same operations in the same order in any tile.
@@ -65,8 +65,8 @@ fn ask<T, const M: usize>(t: &Tile<T>) {
 }
 
 macro_rules! tiles {
-    ($t:ty, $dispatch:ident, $packs:ident, $whole:ident, $packing:ident, $cut:ident, $sum:ident, $lanes:literal, $vector:ty, $mask:ident, $zero:ident,
-     $broadcast:ident, $load:ident, $maskload:ident, $fma:ident) => {
+    ($t:ty, $dispatch:ident, $packing_dispatch:ident, $whole:ident, $packing:ident, $cut:ident, $sum:ident, $lanes:literal,
+     $vector:ty, $mask:ident, $zero:ident, $broadcast:ident, $load:ident, $maskload:ident, $fma:ident) => {
         /// # Safety
         /// AVX2 and FMA are there; see [`Gemm::tile`].
         unsafe fn $dispatch(t: &Tile<$t>) {
@@ -98,7 +98,7 @@ macro_rules! tiles {
 
         /// # Safety
         /// AVX2 and FMA are there; see [`Gemm::packing_tile`].
-        unsafe fn $packs(t: &Tile<$t>, to: *mut $t) {
+        unsafe fn $packing_dispatch(t: &Tile<$t>, to: *mut $t) {
             // SAFETY: the contract is passed on unchanged; the row count given is `t.m`.
             unsafe {
                 match t.m {

@@ -87,7 +87,8 @@ macro_rules! ask {
     };
 }
 
-/// A loop of `passes` around the steps of one pass, and how far A and B then move, in bytes. It begins at a cache line: where
+/// A loop of `passes` around the steps of one pass, and how far A and B then move, in bytes; what `moves` beside them the steps
+/// move themselves. It begins at a cache line: where
 /// the compiler had put the same instructions across lines by chance, a small product took up to a fifth longer on a loaded
 /// machine (`benches/README.md`, "Where the tile's loop begins").
 macro_rules! sum {
@@ -95,7 +96,8 @@ macro_rules! sum {
      const { $($constant:ident = $value:expr),* }, in { $($register:ident),* } $(, moves { $moved:ident })?) => {{
         let mut c = [[$zero(); 2]; 6];
         c[..$m].copy_from_slice($acc);
-        // SAFETY: reads the elements of A and B that the contract names; behind the last pass the pointers read nothing.
+        // SAFETY: reads the elements of A and B, and writes those of the packed panel, that the contract names; behind the last pass
+        // the pointers read and write nothing.
         unsafe {
             asm!(
                 "test {n}, {n}",
