@@ -9,7 +9,7 @@
 //! ```
 //!
 //! B is packed by copies, or where a table has tiles that pack (AVX2) and all rows are one block, by the first tile of rows as it
-//! reads B: half the cost (`benches/README.md`, "B packed by its first tile, measured again").
+//! reads B: about half the cost (`benches/README.md`, "B packed by its first tile, measured again").
 //!
 //! Blocks and tiles are as even as their units allow: 25 rows are tiles of 13 and 12, not of 14 and 11, and 300 steps are
 //! blocks of 152 and 148. The steps' blocks depend on k alone, so an element's bits do not depend on its place.
