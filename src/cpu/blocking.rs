@@ -96,9 +96,10 @@ const COLUMNS_THAT_PAY_FOR_A: usize = 192;
 
 /// Sets and ways of the smallest first-level cache of the machines that pack in tiles.
 const FIRST_LEVEL: (usize, usize) = (64, 8);
-/// Tiles of rows from which packing by the first of them pays: where a panel's rows don't stay in the first-level cache, and where they
-/// are [`FAR_APART`].
-const TILES_THAT_PAY: (usize, usize) = (5, 3);
+/// Tiles of rows from which packing by the first of them pays where a panel's rows don't stay in the first-level cache.
+const TILES_THAT_PAY: usize = 5;
+/// The same where rows are [`FAR_APART`].
+const TILES_THAT_PAY_FAR_APART: usize = 3;
 
 /// Whether a panel's rows, a line each and so many bytes apart, stay in the first-level cache from one tile to the next.
 fn panel_stays(rows: usize, apart: usize) -> bool {
@@ -149,8 +150,8 @@ impl<T: KernelElement> Packed<T> {
         let (rows, apart) = (g.k.min(kernel.kc), g.b_rs * size_of::<B>());
         let from = match tile {
             _ if rows * apart >= SPREAD => kernel.mr + 1,
-            Some(_) if apart >= FAR_APART => TILES_THAT_PAY.1 * kernel.mr,
-            Some(_) if !panel_stays(rows, apart) => TILES_THAT_PAY.0 * kernel.mr,
+            Some(_) if apart >= FAR_APART => TILES_THAT_PAY_FAR_APART * kernel.mr,
+            Some(_) if !panel_stays(rows, apart) => TILES_THAT_PAY * kernel.mr,
             _ => kernel.packs_b_from,
         };
         let packs_b = needs_copy || g.m >= from && g.n > kernel.nr;
